@@ -1,0 +1,112 @@
+"""The model card: model_card.md filled with what is known about a model."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .configs import Config
+
+# Where hfvae comes from, in cards, Spaces and script headers: no release claimed that is not there.
+INSTALL = "pip install -e .  # in a checkout of the hfvae repository"
+
+FAMILY_WORDS = {"vae": "A variational autoencoder (VAE)"}
+PRIOR_WORDS = {"standard-normal": "draws of the prior p(z) = N(0, I)"}
+DATA_LICENCES = {"sprites": "apache-2.0", "fashion-mnist": "mit", "mnist": "cc-by-sa-3.0"}
+
+
+class Metric(NamedTuple):
+    """How a number of evaluation.json is shown."""
+
+    name: str
+    unit: str
+
+
+METRICS = {
+    "elbo": Metric("ELBO, a lower bound on log p(x)", "nats/image"),
+    "reconstruction": Metric("reconstruction, −log p(x\\|z)", "nats/image"),
+    "kl": Metric("KL(q(z\\|x) ‖ p(z))", "nats/image"),
+    "bits_per_dim": Metric("−ELBO", "bits/dim"),
+    "active_units": Metric("active units", "latents"),
+    "psnr": Metric("PSNR of the reconstruction", "dB"),
+}
+
+
+def resource(name: str) -> Path:
+    """A file of the repository's top level, in a checkout or in an installed wheel."""
+    package = Path(__file__).parent
+    inside = package / "resources" / name
+    return inside if inside.exists() else package.parent / name
+
+
+def render_card(
+    config: Config,
+    *,
+    name: str,
+    repo: str | None = None,
+    results: dict[str, Any] | None = None,
+    dataset: str | None = None,
+    pictures: bool = False,
+    training: dict[str, str] | None = None,
+) -> str:
+    """The card's text.
+
+    Args:
+        config: of the model.
+        name: its title.
+        repo: what from_pretrained takes in the snippet; the name if None.
+        results: evaluation.json.
+        dataset: what it was trained on.
+        pictures: whether samples.png and reconstructions.png lie beside the card.
+        training: `summary`, a sentence with steps, time and hardware, and `command`.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    numbers = {key: results[key] for key in METRICS if key in results} if results else {}
+    data = ModelCardData(
+        license=DATA_LICENCES.get(dataset or "", "unknown"),
+        library_name="hfvae",
+        pipeline_tag="unconditional-image-generation",
+        tags=["vae", "image-generation", config.model_type],
+        datasets=None,
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type="unconditional-image-generation",
+                dataset_type=dataset or "unknown",
+                dataset_name=dataset or "unknown",
+                dataset_split=results["split"] if results else None,
+                metric_type=key,
+                metric_name=f"{METRICS[key].name} ({METRICS[key].unit})".replace("\\", ""),
+                metric_value=round(value, 4),
+            )
+            for key, value in numbers.items()
+        ]
+        or None,
+    )
+    settings = asdict(config)
+    rows = [
+        {"name": METRICS[key].name, "value": f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}",
+         "unit": METRICS[key].unit}
+        for key, value in numbers.items()
+    ]
+    h, w = config.size
+    card = ModelCard.from_template(
+        data,
+        template_path=str(resource("model_card.md")),
+        name=name,
+        repo=repo or name,
+        description=f"{FAMILY_WORDS[config.model_type]} of {h}x{w} images"
+        + (f", trained on {dataset}." if dataset else "."),
+        install=INSTALL,
+        shape=f"(1, {config.channels}, {h}, {w})",
+        likelihood=config.likelihood,
+        beta=settings.get("beta"),
+        prior_words=PRIOR_WORDS[settings["prior"]],
+        settings=settings,
+        pictures=pictures,
+        results=results,
+        rows=rows,
+        training=training,
+        data_licence=DATA_LICENCES.get(dataset or ""),
+    )
+    return str(card)

@@ -1,0 +1,144 @@
+"""What a model is made of: flat, frozen, JSON-plain dataclasses that *are* config.json.
+
+Every value is checked when a config is made, before anything is built from it, so that a hostile
+or mistyped config.json costs nothing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, ClassVar
+
+Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is kept, or an exception
+
+
+def whole(low: int, high: int) -> Check:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number, not {value!r:.80}")
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be from {low} to {high}, not {value!r:.80}")
+        return value
+
+    return check
+
+
+def real(low: float, high: float) -> Check:
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number, not {value!r:.80}")
+        if not low <= value <= high:  # NaN is not
+            raise ValueError(f"{name} must be from {low} to {high}, not {value!r:.80}")
+        return float(value)
+
+    return check
+
+
+def one_of(*words: str) -> Check:
+    def check(name: str, value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"{name} must be one of {', '.join(words)}; not {value!r:.80}")
+        return value
+
+    return check
+
+
+def several(check_item: Check, low: int, high: int) -> Check:
+    def check(name: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"{name} must be a list, not {value!r:.80}")
+        if not low <= len(value) <= high:
+            raise ValueError(f"{name} must have {low} to {high} entries, not {len(value)}")
+        return tuple(check_item(name, item) for item in value)
+
+    return check
+
+
+def size_in_pixels(name: str, value: Any) -> int | tuple[int, ...]:
+    side = whole(8, 4096)
+    return several(side, 2, 2)(name, value) if isinstance(value, (list, tuple)) else side(name, value)
+
+
+def optional(check_given: Check) -> Check:
+    return lambda name, value: None if value is None else check_given(name, value)
+
+
+def checked(default: Any, check: Check) -> Any:
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every family shares.
+
+    Args:
+        image_size: one number for squares, or (height, width), from 8 up.
+        channels: 1 for grey, 3 for colour, 4 with transparency; any number works.
+        likelihood: p(x|z), see `hfvae.likelihoods`.
+        scale: the likelihood's spread (a Gaussian's standard deviation, a logistic's scale) for
+            pixels in [0, 1]. None learns it, which balances reconstruction and KL.
+        widths: channels after each halving of the image. None chooses from the image size.
+        blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: a value is out of bounds or not one of the choices.
+    """
+
+    model_type: ClassVar[str]
+    coarsest: ClassVar[int] = 4  # default widths halve the image until its longer side is this
+
+    image_size: int | tuple[int, int] = checked(32, size_in_pixels)
+    channels: int = checked(3, whole(1, 256))
+    likelihood: str = checked(
+        "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
+    )
+    scale: float | None = checked(None, optional(real(1e-3, 1e3)))
+    widths: tuple[int, ...] | None = checked(None, optional(several(whole(1, 4096), 1, 12)))
+    blocks: int = checked(0, whole(0, 64))
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = f.metadata["check"](f.name, getattr(self, f.name))
+            object.__setattr__(self, f.name, value)
+        if self.widths is None:
+            halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
+            widths = tuple(min(32 * 2**i, 256) for i in range(halvings))
+            object.__setattr__(self, "widths", widths)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        size = self.image_size
+        return size if isinstance(size, tuple) else (size, size)
+
+    @property
+    def dims(self) -> int:
+        """C·H·W, how many numbers an image has."""
+        return self.channels * self.size[0] * self.size[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(Config):
+    """A variational autoencoder (Kingma & Welling 2014); with beta ≠ 1 a β-VAE (Higgins et al. 2017).
+
+    Args:
+        latent_dim: how many numbers z has.
+        beta: weight of KL(q(z|x) ‖ p(z)), in nats per image; 1 makes the loss the negative ELBO.
+        prior: p(z).
+    """
+
+    model_type = "vae"
+
+    latent_dim: int = checked(32, whole(1, 65536))
+    beta: float = checked(1.0, real(0, 1e6))
+    prior: str = checked("standard-normal", one_of("standard-normal"))
+
+
+# What `train.py --model` offers. The beta-VAE's scale is fixed because a learned one would shrink
+# until the reconstruction drowns beta again.
+PRESETS: dict[str, Callable[..., Config]] = {
+    "vae": VAEConfig,
+    "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1),
+}

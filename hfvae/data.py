@@ -1,0 +1,364 @@
+"""Where training images come from: names, folders, files and Hub data sets, told apart by looking.
+
+Whatever the source, the result is one uint8 tensor of decoded images: in memory when it is small,
+mapped from a file on disk when it is large.
+"""
+
+import gzip
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from . import sprites
+from .images import to_bytes
+
+IMAGE_FILES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+# The names that torchvision knows, as (class, arguments for training, arguments for testing).
+TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "mnist": ("MNIST", {"train": True}, {"train": False}),
+    "fashion-mnist": ("FashionMNIST", {"train": True}, {"train": False}),
+    "kmnist": ("KMNIST", {"train": True}, {"train": False}),
+    "cifar10": ("CIFAR10", {"train": True}, {"train": False}),
+    "cifar100": ("CIFAR100", {"train": True}, {"train": False}),
+    "svhn": ("SVHN", {"split": "train"}, {"split": "test"}),
+    "stl10": ("STL10", {"split": "train+unlabeled"}, {"split": "test"}),
+    "celeba": ("CelebA", {"split": "train"}, {"split": "test"}),
+    "flowers102": ("Flowers102", {"split": "train"}, {"split": "test"}),
+}
+CACHE = Path("~/.cache/hfvae").expanduser()
+IN_MEMORY = 2**30  # bytes of decoded images; more than that goes to a file
+HELD_OUT = 0.1  # of the images, where a source has no test split of its own
+SPRITES = {"train": (20_000, 0), "test": (2_000, 1)}  # how many, and the seed of their factors
+DEFAULT_SIZE = (64, 64)  # for images that do not all have one small size
+
+Record = tuple[str, Any]  # an image's name, and a path, bytes, array or PIL image
+
+
+class DataError(ValueError):
+    """A data set cannot be found or read; the message says what was wrong."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Decoded images of one split.
+
+    Attributes:
+        name: what the user calls it.
+        split: "train" or "test".
+        pixels: uint8 (N, C, H, W), in memory or mapped from a file.
+        factors: int64 (N, K), where the images have known factors.
+        skipped: what could not be read, as "name: reason".
+    """
+
+    name: str
+    split: str
+    pixels: Tensor
+    factors: Tensor | None = None
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, index: Tensor | slice, device: torch.device | str = "cpu") -> Tensor:
+        """Images as float (B, C, H, W) in [0, 1] on a device."""
+        return self.pixels[index].to(device, non_blocking=True).float() / 255
+
+
+def load_images(
+    dataset: str,
+    split: str = "train",
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    image_column: str | None = None,
+    data_dir: str | Path | None = None,
+) -> ImageSet:
+    """The images of one split of a data set.
+
+    Args:
+        dataset: `sprites`; a torchvision name such as `cifar10`; a folder of images in any
+            nesting, of IDX files, or of parquet files; a parquet file; a Hub data set id.
+        split: "train" or "test". A source without a test split holds out a fixed tenth.
+        size: (height, width) to bring the images to; None keeps theirs if they all agree on one of
+            at most 128 pixels, else 64x64.
+        channels: None is 1 if the images are all grey, else 3.
+        image_column: the column with the images, where the data have columns.
+        data_dir: where torchvision's data are or go.
+
+    Raises:
+        DataError: nothing there, or nothing readable.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"split must be 'train' or 'test', not {split!r}")
+    name = dataset_name(dataset)
+    if dataset == "sprites":
+        n, seed = SPRITES[split]
+        factors = sprites.draw_factors(n, torch.Generator().manual_seed(seed))
+        pixels = sprites.render(factors, size or DEFAULT_SIZE, channels or 3)
+        return ImageSet(name, split, pixels, factors)
+    records, has_split = find_records(dataset, split, image_column, data_dir)
+    if not has_split:
+        records = _share(records, split)
+    if not len(records):
+        raise DataError(f"{dataset} has no images for {split}")
+    if size is None or channels is None:
+        own_size, own_channels = _look(records)
+        size, channels = size or own_size, channels or own_channels
+    pixels, skipped = decode(records, size, channels)
+    if not len(pixels):
+        raise DataError(f"none of the {len(records)} images in {dataset} can be read: {skipped[0]}")
+    return ImageSet(name, split, pixels, skipped=skipped)
+
+
+def dataset_name(dataset: str) -> str:
+    """A short name for folders and cards: the last part of a path or id."""
+    return Path(dataset).stem if Path(dataset).is_file() else Path(dataset).resolve().name
+
+
+def find_records(
+    dataset: str, split: str, image_column: str | None, data_dir: str | Path | None
+) -> tuple[Sequence[Record], bool]:
+    """The images behind a name, and whether the source itself tells train from test."""
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        if any(path.glob("*-images-idx3-ubyte*")):
+            return _idx(path, split)
+        if any(path.rglob("*.parquet")):
+            return _columns(str(path), split, image_column)
+        return _folder(path, split)
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise DataError(f"{path} is a file; give a folder of images or a parquet file")
+        return _columns("parquet", split, image_column, data_files=str(path))
+    if dataset.lower() in TORCHVISION:
+        return _torchvision(dataset.lower(), split, data_dir)
+    if dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")):
+        return _columns(dataset, split, image_column)
+    raise DataError(
+        f"there is no folder or file {dataset}, and no data set of that name; known names: "
+        f"sprites, {', '.join(TORCHVISION)}; a Hub data set is owner/name"
+    )
+
+
+# The sources
+
+
+def _idx(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
+    """Files of the MNIST kind: `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte`, with .gz or not."""
+    prefix = {"train": "train", "test": "t10k"}[split]
+    found = sorted(folder.glob(f"{prefix}-images-idx3-ubyte*"))
+    if not found:
+        raise DataError(f"{folder} has no {prefix}-images-idx3-ubyte file")
+    opener = gzip.open if found[0].suffix == ".gz" else open
+    try:
+        with opener(found[0], "rb") as f:
+            data = f.read()
+        magic, n, h, w = np.frombuffer(data, ">i4", count=4)
+        images = np.frombuffer(data, np.uint8, offset=16).reshape(n, h, w)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{found[0]} is damaged ({error})") from error
+    if magic != 0x803:
+        raise DataError(f"{found[0]} is no IDX file of images")
+    return _Grey(images), True
+
+
+def _folder(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
+    """Image files in any nesting; `train/` and `test/` are used if both are there."""
+    parts = {"train": ["train"], "test": ["test", "val", "validation"]}
+    own = {s: next((folder / p for p in names if (folder / p).is_dir()), None)
+           for s, names in parts.items()}
+    has_split = all(own.values())
+    root = (own[split] if has_split else own["train"]) or folder
+    files = sorted(
+        p
+        for p in root.rglob("*")
+        if p.suffix.lower() in IMAGE_FILES
+        and not any(part.startswith(".") for part in p.relative_to(root).parts)
+    )
+    if not files:
+        kinds = ", ".join(sorted(IMAGE_FILES))
+        raise DataError(f"{root} holds no images ({kinds})")
+    return [(str(p.relative_to(folder)), p) for p in files], has_split
+
+
+def _columns(
+    source: str, split: str, image_column: str | None, **kwargs: Any
+) -> tuple[Sequence[Record], bool]:
+    """Anything that `datasets` reads without running code: parquet, image folders, Hub ids."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError('this data set needs: pip install -e ".[train]"') from error
+
+    try:
+        splits = datasets.load_dataset(source, **kwargs)
+    except Exception as error:  # every cause of `datasets` is its own class; all mean this
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"cannot load the data set {source}: {reason:.300}") from error
+    test = next((s for s in ("test", "validation", "val") if s in splits), None)
+    train = "train" if "train" in splits else next(s for s in splits if s != test or len(splits) == 1)
+    has_split = test is not None and test != train
+    rows = splits[test if split == "test" and has_split else train]
+    images = [c for c, kind in rows.features.items() if isinstance(kind, datasets.Image)]
+    column = image_column or (images[0] if images else None)
+    if column not in images:
+        raise DataError(
+            f"{source} has no image column{f' {column!r}' if column else ''}; its image columns: "
+            f"{', '.join(images) or 'none'}; all: {', '.join(rows.features)}"
+        )
+    rows = rows.select_columns(column).cast_column(column, datasets.Image(decode=False))
+    return _Rows(rows, column), has_split
+
+
+def _torchvision(
+    name: str, split: str, data_dir: str | Path | None
+) -> tuple[Sequence[Record], bool]:
+    import torchvision
+
+    kind, train, test = TORCHVISION[name]
+    root = Path(data_dir).expanduser() if data_dir else CACHE
+    arguments = train if split == "train" else test
+    try:
+        images = getattr(torchvision.datasets, kind)(str(root), download=True, **arguments)
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"torchvision cannot fetch {name} into {root}: {error}") from error
+    return _Pairs(images), True
+
+
+class _Grey(Sequence):
+    """Decoded grey images (N, H, W) as records."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"image {i}", self.images[i]
+
+
+class _Rows(Sequence):
+    """Rows of a `datasets` table as records, read when they are asked for."""
+
+    def __init__(self, rows: Any, column: str) -> None:
+        self.rows, self.column = rows, column
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        cell = self.rows[int(i)][self.column] or {}
+        return cell.get("path") or f"row {i}", cell.get("bytes") or cell.get("path")
+
+
+class _Pairs(Sequence):
+    """A torchvision data set of (image, label) as records."""
+
+    def __init__(self, pairs: Any) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"image {i}", self.pairs[int(i)][0]
+
+
+class _Subset(Sequence):
+    def __init__(self, records: Sequence[Record], index: list[int]) -> None:
+        self.records, self.index = records, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.records[self.index[i]]
+
+
+def _share(records: Sequence[Record], split: str) -> Sequence[Record]:
+    """A fixed tenth for testing and the rest for training."""
+    n = len(records)
+    if n < 2:
+        raise DataError(f"{n} image is not enough: one is held out to measure on")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).tolist()
+    held_out = max(1, round(HELD_OUT * n))
+    return _Subset(records, sorted(order[:held_out] if split == "test" else order[held_out:]))
+
+
+# Decoding
+
+
+def decode(
+    records: Sequence[Record], size: tuple[int, int], channels: int
+) -> tuple[Tensor, list[str]]:
+    """All records as uint8 (N, C, H, W), and "name: reason" for those that cannot be read."""
+    if isinstance(records, _Grey) and records.images.shape[1:] == size and channels == 1:
+        return torch.from_numpy(records.images[:, None].copy()), []
+    shape = (len(records), channels, *size)
+    pixels = _room(shape)
+    skipped: list[str] = []
+    n = 0
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
+        for start in range(0, len(records), 1024):
+            chunk = (records[i] for i in range(start, min(start + 1024, len(records))))
+            for name, image, problem in pool.map(partial(_decode, size, channels), chunk):
+                if image is None:
+                    skipped.append(f"{name}: {problem}")
+                else:
+                    pixels[n] = image
+                    n += 1
+    return torch.from_numpy(pixels[:n]), skipped
+
+
+def _decode(
+    size: tuple[int, int], channels: int, record: Record
+) -> tuple[str, np.ndarray | None, str]:
+    name, source = record
+    try:
+        source = io.BytesIO(source) if isinstance(source, bytes) else source
+        return name, to_bytes(source, size, channels), ""
+    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        return name, None, str(error) if isinstance(source, Path) else type(error).__name__
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """Space for the decoded images: memory, or a file without a name that goes with the process."""
+    if np.prod(shape) <= IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return np.memmap(tempfile.TemporaryFile(dir=CACHE), np.uint8, "w+", shape=shape)
+
+
+def _look(records: Sequence[Record]) -> tuple[tuple[int, int], int]:
+    """The size and channels that fit a data set, from a sample of its images."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    grey = True
+    for image in _headers(records):
+        sizes[image.height, image.width] += 1
+        grey &= image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+    own = next(iter(sizes)) if len(sizes) == 1 else DEFAULT_SIZE
+    return own if 8 <= min(own) and max(own) <= 128 else DEFAULT_SIZE, 1 if grey and sizes else 3
+
+
+def _headers(records: Sequence[Record]) -> Iterator[Image.Image]:
+    for i in range(0, len(records), max(1, len(records) // 64)):
+        _, source = records[i]
+        source = io.BytesIO(source) if isinstance(source, bytes) else source
+        if isinstance(source, np.ndarray):
+            source = Image.fromarray(source)
+        try:
+            yield source if isinstance(source, Image.Image) else Image.open(source)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # decoding will name it

@@ -1,0 +1,122 @@
+"""Every equation of the package, as pure functions of tensors.
+
+B is the batch. Log-probabilities are in nats and *summed* over pixels and latents, one number per
+image: the scale at which reconstruction and KL balance without hand-tuned weights.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nn
+
+
+def per_image(x: Tensor) -> Tensor:
+    """(B, ...) -> (B,): the sum over everything but the batch."""
+    return x.flatten(1).sum(1)
+
+
+# The evidence lower bound
+
+
+def noise(shape: torch.Size, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """ε ~ N(0, I) of a shape, with the device and dtype of `like`.
+
+    A generator keeps its own device, so one CPU seed gives the same noise on every device.
+    """
+    device = generator.device if generator is not None else like.device
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32).to(like)
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """z = μ + σ·ε with ε ~ N(0, I): a draw from N(μ, σ²) that gradients flow through.
+
+    Kingma & Welling 2014 (arXiv:1312.6114), section 2.4. `logvar` is log σ².
+    """
+    return mu + torch.exp(0.5 * logvar) * noise(mu.shape, mu, generator)
+
+
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − log σ²), (B,) in nats.
+
+    Kingma & Welling 2014, appendix B.
+    """
+    return per_image(0.5 * (mu.square() + logvar.exp() - 1 - logvar))
+
+
+def gaussian_nll(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """−log N(x; mean, e^logvar), (B,) in nats. `logvar` broadcasts against `x`."""
+    return per_image(
+        0.5 * ((x - mean).square() * torch.exp(-logvar) + logvar + math.log(2 * math.pi))
+    )
+
+
+def standard_normal_nll(z: Tensor) -> Tensor:
+    """−log N(z; 0, I), (B,) in nats: the price of z under the prior."""
+    return per_image(0.5 * (z.square() + math.log(2 * math.pi)))
+
+
+# What the pixels cost
+
+
+def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
+    """−Σ x log p + (1−x) log(1−p) with p = sigmoid(logits), (B,) in nats. x holds 0 and 1."""
+    return per_image(nn.binary_cross_entropy_with_logits(logits, x, reduction="none"))
+
+
+def discretized_logistic_nll(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """−log P(x) for pixels on the 256 levels k/255, (B,) in nats.
+
+    A logistic variable is rounded to its nearest level, everything beyond the ends to the ends:
+    P(x) = F(x + ½/255) − F(x − ½/255) with F the logistic CDF, F = 0 below black and 1 above white.
+    Kingma et al. 2016 (arXiv:1606.04934), section 5.3; Salimans et al. 2017 (arXiv:1701.05517).
+    """
+    x = torch.round(x * 255) / 255
+    inverse_scale = torch.exp(-log_scale)
+    upper = (x + 0.5 / 255 - mean) * inverse_scale
+    lower = (x - 0.5 / 255 - mean) * inverse_scale
+    # log(σ(u) − σ(l)) = log σ(u) + log σ(−l) + log(1 − e^{l−u}), exact where the bare difference
+    # of two sigmoids would round to zero.
+    width = (inverse_scale / 255).expand_as(upper)
+    inside = nn.logsigmoid(upper) + nn.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+    black, white = nn.logsigmoid(upper), nn.logsigmoid(-lower)
+    return -per_image(torch.where(x <= 0, black, torch.where(x >= 1, white, inside)))
+
+
+def clipped_logistic_mean(mean: Tensor, log_scale: Tensor) -> Tensor:
+    """E[min(max(X, 0), 1)] for a logistic X: ∫₀¹ P(X > t) dt, in [0, 1].
+
+    The mean of the discretized logistic, up to the rounding within one level.
+    """
+    scale = torch.exp(log_scale)
+    mass = scale * (nn.softplus(mean / scale) - nn.softplus((mean - 1) / scale))
+    return mass.clamp(0, 1)  # rounding only
+
+
+def bits_per_dim(nll: Tensor | float, dims: int) -> Tensor | float:
+    """Nats per image -> bits per pixel and channel; `dims` is C·H·W."""
+    return nll / (dims * math.log(2))
+
+
+# Ways between two latents
+
+
+def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """(1−t)·a + t·b. `t` broadcasts against `a` and `b`."""
+    return (1 - t) * a + t * b
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation, (sin((1−t)ω)·a + sin(tω)·b) / sin ω, ω the angle between a and b.
+
+    Samples of N(0, I) lie near a sphere, which the chord leaves: halfway, `lerp` has lost half of
+    the squared norm. Shoemake 1985; White 2016 (arXiv:1609.04468). Where it is undefined, a zero
+    vector or (anti)parallel ones, it is `lerp`. a and b have one shape; the angle is between them
+    as whole vectors.
+    """
+    cosine = nn.cosine_similarity(a.flatten(), b.flatten(), dim=0)
+    omega = torch.acos(cosine.clamp(-1, 1))
+    sine = torch.sin(omega)
+    if sine < 1e-4 or a.norm() == 0 or b.norm() == 0:
+        return lerp(a, b, t)
+    return (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / sine

@@ -1,0 +1,137 @@
+"""Pictures to tensors and back: the same preprocessing in training, in Python and in the demo."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def open_image(source: Any) -> Image.Image:
+    """A path, file or array as a decoded PIL image, turned upright as its EXIF says.
+
+    Raises:
+        OSError: the file is missing, no image, or cut short.
+        ValueError, TypeError: an array of a shape or dtype that is no image.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    image = source if isinstance(source, Image.Image) else Image.open(source)
+    image.load()  # here, so that a truncated file fails here
+    return ImageOps.exif_transpose(image)
+
+
+def to_mode(image: Image.Image, channels: int) -> Image.Image:
+    """8 bits a channel, `channels` of them (1, 3 or 4); transparency is put on white unless kept."""
+    if image.mode.startswith("I;16"):
+        image = _from_array(np.asarray(image, dtype=np.uint16))
+    elif image.mode in ("I", "F"):  # 16-bit PNGs in older Pillow, and floats of scientific TIFFs
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535 if image.mode == "I" else max(1.0, float(np.nanmax(values)))
+        image = Image.fromarray((np.nan_to_num(values) / top * 255).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data and channels != 4:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(MODES[channels])
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Short side resized with antialiasing, then the centre cropped, to (height, width)."""
+    return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
+
+
+def to_bytes(source: Any, size: tuple[int, int], channels: int) -> np.ndarray:
+    """One image in any form -> uint8 (C, H, W).
+
+    Raises:
+        OSError, ValueError, TypeError: see `open_image`; or a channel count that needs an array.
+    """
+    if channels not in MODES:
+        return _many_channels(source, size, channels)
+    pixels = np.asarray(fit(to_mode(open_image(source), channels), size))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def preprocess(images: Any, size: tuple[int, int], channels: int) -> Tensor:
+    """PIL image, path, array or a list of them -> float (B, C, H, W) in [0, 1].
+
+    EXIF rotation is applied, transparency put on white, 16-bit and palette images read right; the
+    short side is resized with antialiasing and the centre cropped. Arrays are (H, W) or (H, W, C):
+    uint8, uint16, or float in [0, 1].
+
+    Raises:
+        OSError: a file is missing, no image, or cut short.
+        ValueError, TypeError: an array that is no image.
+    """
+    if not isinstance(images, (list, tuple)):
+        images = [images]
+    if not images:
+        raise ValueError("no images given")
+    pixels = np.stack([to_bytes(image, size, channels) for image in images])
+    return torch.from_numpy(pixels).float() / 255
+
+
+def to_pil(x: Tensor) -> list[Image.Image]:
+    """(B, C, H, W) or (C, H, W) in [0, 1] -> PIL images; C is 1, 3 or 4."""
+    x = x[None] if x.ndim == 3 else x
+    if x.ndim != 4 or x.shape[1] not in MODES:
+        raise ValueError(f"expected (B, C, H, W) with 1, 3 or 4 channels, got {tuple(x.shape)}")
+    pixels = (x.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    arrays = pixels.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]
+
+
+def grid(x: Tensor | Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Images (B, C, H, W) in [0, 1] as one picture, `columns` in a row; a square if None."""
+    images = to_pil(x) if isinstance(x, Tensor) else list(x)
+    if not images:
+        raise ValueError("no images given")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    gap = 2
+    w, h = images[0].width + gap, images[0].height + gap
+    rows = math.ceil(len(images) / columns)
+    background = {"L": 255, "RGB": (255,) * 3, "RGBA": (255,) * 4}[images[0].mode]
+    sheet = Image.new(images[0].mode, (columns * w - gap, rows * h - gap), background)
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * w, i // columns * h))
+    return sheet
+
+
+def save_png(image: Image.Image, path: Path, scale: int = 1) -> None:
+    """Write a PNG, enlarged without smoothing."""
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    array = _as_uint8(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in MODES):
+        raise ValueError(f"expected an array (H, W) or (H, W, 1|3|4), got {array.shape}")
+    return Image.fromarray(array)
+
+
+def _as_uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return (array // 257).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ValueError("arrays of floats must be in [0, 1]")
+        return (array * 255).round().astype(np.uint8)
+    raise TypeError(f"arrays must be uint8, uint16 or float in [0, 1], not {array.dtype}")
+
+
+def _many_channels(array: Any, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Channel counts that no image file has: every channel by itself."""
+    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[2] != channels:
+        raise ValueError(f"a model of {channels} channels takes arrays (H, W, {channels})")
+    bands = [fit(Image.fromarray(band), size) for band in _as_uint8(array).transpose(2, 0, 1)]
+    return np.stack([np.asarray(band) for band in bands])
