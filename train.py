@@ -268,7 +268,7 @@ def fit(
             if args.random_flip:
                 mirrored = torch.rand(len(x), 1, 1, 1, device=device, generator=generator) < 0.5
                 x = torch.where(mirrored, x.flip(3), x)
-            x = model.likelihood.observe(x, generator)
+            x = model.likelihood.observe(x, generator).to(memory_format=torch.channels_last)
             if args.kl_warmup_steps:
                 warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
                 model.bottleneck.beta = model.config.beta * warm

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Autoencoder": "models",
-    "AutoencoderConfig": "configs",
     "HubError": "errors",
     "Output": "models",
     "PRESETS": "configs",
@@ -23,11 +21,11 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 if TYPE_CHECKING:
-    from .configs import PRESETS, AutoencoderConfig, VAEConfig
+    from .configs import PRESETS, VAEConfig
     from .errors import HubError
     from .hub import from_pretrained
     from .images import grid, to_pil
-    from .models import VAE, Autoencoder, Output
+    from .models import VAE, Output
 
 
 def __getattr__(name: str) -> Any:

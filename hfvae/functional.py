@@ -73,14 +73,13 @@ def discretized_logistic_nll(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tens
     """
     x = torch.round(x * 255) / 255
     inverse_scale = torch.exp(-log_scale)
-    upper = (x + 0.5 / 255 - mean) * inverse_scale
-    lower = (x - 0.5 / 255 - mean) * inverse_scale
+    upper = ((x + 0.5 / 255 - mean) * inverse_scale).masked_fill(x >= 1, torch.inf)
+    lower = ((x - 0.5 / 255 - mean) * inverse_scale).masked_fill(x <= 0, -torch.inf)
     # log(σ(u) − σ(l)) = log σ(u) + log σ(−l) + log(1 − e^{l−u}), exact where the bare difference
-    # of two sigmoids would round to zero.
-    width = (inverse_scale / 255).expand_as(upper)
-    inside = nn.logsigmoid(upper) + nn.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-    black, white = nn.logsigmoid(upper), nn.logsigmoid(-lower)
-    return -per_image(torch.where(x <= 0, black, torch.where(x >= 1, white, inside)))
+    # of two sigmoids would round to zero; u − l is the same for all pixels but the ends.
+    between = torch.log(-torch.expm1(-inverse_scale / 255))
+    inside = ((x > 0) & (x < 1)).to(x.dtype)
+    return per_image(nn.softplus(-upper) + nn.softplus(lower) - inside * between)
 
 
 def clipped_logistic_mean(mean: Tensor, log_scale: Tensor) -> Tensor:
