@@ -36,7 +36,7 @@ from hfvae.evaluate import evaluate
 from hfvae.models import FAMILIES, BaseAutoencoder
 from hfvae.storage import WEIGHTS, model_files, write_folder
 
-DEFAULT_STEPS = 1500  # about two minutes of two cores on 64x64 sprites
+DEFAULT_STEPS = 1000  # about two minutes of two cores on 64x64 sprites
 PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
 
 
@@ -65,13 +65,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--resolution", type=resolution, help="N or HxW; the images' own if they agree, else 64")
     flag("--channels", type=int, help="1 grey, 3 colour; found by looking if not given")
     flag("--random_flip", action="store_true", help="mirror images at random")
+    flag("--widths", type=widths, help="channels after each halving of the image: 32,64,128")
     flag("--latent_dim", type=int, help="how many numbers a latent has")
     flag("--beta", type=float, help="weight of the KL, in nats per image")
     flag("--likelihood", help="discretized-logistic, gaussian or bernoulli")
     flag("--output_dir", type=Path, help="default: runs/<dataset>-<model>")
     flag("--overwrite_output_dir", action="store_true", help="replace a model that is there")
     flag("--seed", type=int, default=0)
-    flag("--train_batch_size", type=int, default=128, help="images a step, over all processes")
+    flag("--train_batch_size", type=int, default=64, help="images a step, over all processes")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--num_train_epochs", type=float)
     budget.add_argument("--max_train_steps", type=int, help=f"default: {DEFAULT_STEPS}")
@@ -109,6 +110,14 @@ def resolution(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is neither N nor HxW") from None
 
 
+def widths(text: str) -> tuple[int, ...]:
+    """32,64,128."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list like 32,64,128") from None
+
+
 @dataclass
 class Budget:
     """How far along training is, from 0 to 1, by whichever of steps and minutes was given."""
@@ -140,7 +149,7 @@ def make_model(args: argparse.Namespace, images: ImageSet) -> BaseAutoencoder:
         "image_size": height if height == width else (height, width),
         "channels": channels,
     }
-    given = {name: getattr(args, name) for name in ("latent_dim", "beta", "likelihood")}
+    given = {name: getattr(args, name) for name in ("widths", "latent_dim", "beta", "likelihood")}
     settings |= {name: value for name, value in given.items() if value is not None}
     try:
         config = PRESETS[args.model](**settings)
@@ -294,6 +303,7 @@ def fit(
                 next_pictures += 0.1
                 write_folder(args.output_dir, {"samples.png": samples_png(model)})
     progress.bar.close()
+    accelerator.unwrap_model(step_model, keep_fp32_wrapper=False)  # forward without autocast again
     kept = model if average is None else average.module
     if args.kl_warmup_steps:
         kept.bottleneck.beta = kept.config.beta

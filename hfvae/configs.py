@@ -104,7 +104,8 @@ class Config:
             object.__setattr__(self, f.name, value)
         if self.widths is None:
             halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
-            widths = tuple(min(32 * 2**i, 256) for i in range(halvings))
+            first = 32 if max(self.size) <= 32 else 16  # the finest map costs the most
+            widths = tuple(min(first * 2**i, 256) for i in range(halvings))
             object.__setattr__(self, "widths", widths)
 
     @property

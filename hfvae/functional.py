@@ -116,6 +116,6 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     cosine = nn.cosine_similarity(a.flatten(), b.flatten(), dim=0)
     omega = torch.acos(cosine.clamp(-1, 1))
     sine = torch.sin(omega)
-    if sine < 1e-4 or a.norm() == 0 or b.norm() == 0:
+    if sine < 1e-3 or a.norm() == 0 or b.norm() == 0:
         return lerp(a, b, t)
     return (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / sine

@@ -26,6 +26,7 @@ from .errors import HubError
 from .models import FAMILIES, BaseAutoencoder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+METADATA = "hfvae"  # the entry of the weights' metadata that repeats the config and holds the hash
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 100_000
 
@@ -35,9 +36,10 @@ def model_files(model: BaseAutoencoder) -> dict[str, bytes]:
     settings = {"model_type": model.config.model_type, "format_version": FORMAT_VERSION}
     if model.custom_parts:
         settings["custom_parts"] = model.custom_parts
-    settings |= asdict(model.config)
+    settings |= json.loads(json.dumps(asdict(model.config)))  # tuples as JSON has them
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    metadata = {"format": "pt", "config": json.dumps(settings), "sha256": digest(tensors)}
+    # One entry, because safetensors writes several in random order: equal models, equal files.
+    metadata = {METADATA: json.dumps({"config": settings, "sha256": digest(tensors)})}
     return {
         CONFIG: (json.dumps(settings, indent=2) + "\n").encode(),
         WEIGHTS: save(tensors, metadata),
@@ -120,8 +122,8 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
     expected = model.state_dict()
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            _check_settings(metadata, settings, where)
+            saved = _read_metadata(file.metadata() or {}, where)
+            _check_settings(saved.get("config"), settings, where)
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             _check_names_and_shapes(found, expected, where)
             tensors = {name: file.get_tensor(name).clone() for name in found}
@@ -130,23 +132,34 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
     for name, tensor in tensors.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
             raise HubError(f"{where}: {name} in {WEIGHTS} has dtype {tensor.dtype}")
-    if "sha256" not in metadata:
+    if "sha256" not in saved:
         warnings.warn(f"{where}: {WEIGHTS} carries no checksum; loaded unchecked", stacklevel=4)
-    elif metadata["sha256"] != digest(tensors):
+    elif saved["sha256"] != digest(tensors):
         raise HubError(f"{where}: {WEIGHTS} is damaged: its SHA-256 is not the one it was saved with")
     model.load_state_dict(tensors, assign=True)
 
 
-def _check_settings(metadata: Mapping[str, str], settings: dict[str, Any], where: str) -> None:
-    if "config" not in metadata:
-        return
+def _read_metadata(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
+    """What the weights say of themselves; nothing if another program wrote them."""
+    if METADATA not in metadata:
+        return {}
     try:
-        saved = json.loads(metadata["config"])
-        fields_of_both = sorted(saved.keys() | settings.keys())
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise HubError(f"{where}: the metadata of {WEIGHTS} are damaged") from error
+        saved = json.loads(metadata[METADATA])
+        if isinstance(saved["config"], dict) and isinstance(saved["sha256"], str):
+            return saved
+    except (ValueError, RecursionError, KeyError, TypeError):
+        pass
+    raise HubError(f"{where}: the metadata of {WEIGHTS} are damaged")
+
+
+def _check_settings(
+    saved: dict[str, Any] | None, settings: dict[str, Any], where: str
+) -> None:
+    if saved is None:
+        return
     missing = object()
-    differ = [k for k in fields_of_both if saved.get(k, missing) != settings.get(k, missing)]
+    names = sorted(saved.keys() | settings.keys())
+    differ = [k for k in names if saved.get(k, missing) != settings.get(k, missing)]
     if differ:
         raise HubError(
             f"{where}: {CONFIG} and {WEIGHTS} differ in {', '.join(differ):.200}: {CONFIG} was "

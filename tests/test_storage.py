@@ -1,0 +1,241 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import hfvae
+from hfvae import VAE, HubError, VAEConfig, storage
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rewrite(folder, change=lambda tensors: tensors, metadata=None):
+    """The weights with changed tensors; the metadata stay unless given."""
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() if metadata is None else metadata
+    save_file(change(load_file(path)), path, metadata)
+
+
+def test_a_new_process_gets_the_same_bits(model, folder, x, generator, tmp_path):
+    torch.save(x, tmp_path / "x.pt")
+    code = f"""
+import torch, hfvae
+model = hfvae.from_pretrained({str(folder)!r})
+x = torch.load({str(tmp_path / "x.pt")!r}, weights_only=True)
+seed = torch.Generator().manual_seed(3)
+out = [model.encode(x), model.reconstruct(x), model.sample(5, generator=seed)]
+torch.save(out, {str(tmp_path / "out.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    theirs = torch.load(tmp_path / "out.pt", weights_only=True)
+    ours = [model.encode(x), model.reconstruct(x), model.sample(5, generator=generator(3))]
+    assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized-logistic"])
+@pytest.mark.parametrize("scale", [None, 0.2])
+def test_every_setting_survives(likelihood, scale, tmp_path):
+    config = VAEConfig(
+        image_size=(9, 14), channels=2, likelihood=likelihood, scale=scale, latent_dim=3,
+        widths=(4, 6, 8), blocks=1, beta=2,
+    )  # fmt: skip
+    model = VAE(config)
+    model.save_pretrained(tmp_path / "m")
+    again = hfvae.from_pretrained(tmp_path / "m")
+    assert type(again) is VAE
+    assert again.config == config
+    assert not again.training
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    again(torch.zeros(2, 2, 9, 14))  # every buffer has memory
+
+
+def test_config_json_is_flat_and_says_what_it_is(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["model_type"] == "vae"
+    assert settings["format_version"] == 1
+    assert settings["image_size"] == [10, 12]
+    assert not any(isinstance(value, dict) for value in settings.values())
+
+
+def test_dtype_is_as_stored_unless_told(model, tmp_path):
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    assert hfvae.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+    assert hfvae.from_pretrained(tmp_path / "half", dtype=torch.float32).dtype == torch.float32
+
+
+def test_a_family_loads_its_own_kind(folder, monkeypatch):
+    assert type(VAE.from_pretrained(folder)) is VAE
+
+    class Other(VAE):
+        pass
+
+    with pytest.raises(HubError, match=r"holds a VAE \(vae\), not a Other"):
+        Other.from_pretrained(folder)
+
+
+def test_custom_parts_are_asked_for(tmp_path, x, generator):
+    def encoder():
+        return nn.Sequential(nn.Flatten(), nn.Linear(360, 8))
+
+    config = VAEConfig(image_size=(10, 12), latent_dim=4)
+    model = VAE(config, encoder=encoder()).eval()
+    model.save_pretrained(tmp_path / "m")
+    again = hfvae.from_pretrained(tmp_path / "m", encoder=encoder())
+    assert torch.equal(again.encode(x), model.encode(x))
+    with pytest.raises(HubError, match="its own encoder; build one and load with encoder="):
+        hfvae.from_pretrained(tmp_path / "m")
+
+
+# Every way in which loading fails, in its own words
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "has no config.json"),
+        (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
+        (lambda f: (f / "model.safetensors").rename(f / "model.pt"), r"only model\.pt: pickled"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is not valid JSON"),
+        (lambda f: (f / "config.json").write_text("[" * 50_000), "config.json is not valid JSON"),
+        (lambda f: (f / "config.json").write_text(" " * 200_000), "config.json is larger than"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json is not valid JSON"),
+        (lambda f: (f / "config.json").write_text("[1]"), "no model_type, so this is no hfvae"),
+        (lambda f: edit_config(f, model_type="unet"), "unknown model_type 'unet'; this hfvae knows"),
+        (lambda f: edit_config(f, model_type=[]), "unknown model_type"),
+        (lambda f: edit_config(f, format_version=2), "format 2, .* pip install -U hfvae"),
+        (lambda f: edit_config(f, format_version="1"), "no format_version"),
+        (lambda f: edit_config(f, depth=3), "unknown settings in config.json: depth"),
+        (lambda f: edit_config(f, latent_dim="4"), "latent_dim must be a whole number"),
+        (lambda f: edit_config(f, latent_dim=10**30), "latent_dim must be from 1"),
+        (lambda f: edit_config(f, widths=[4096] * 13), "widths must have 1 to 12"),
+        (lambda f: edit_config(f, custom_parts="encoder"), "custom_parts in config.json"),
+        (lambda f: edit_config(f, beta=2), "differ in beta: config.json was edited"),
+        (lambda f: edit_config(f, latent_dim=5), "differ in latent_dim"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"PK\3\4"), "model.safetensors is damaged"),
+        (lambda f: os.truncate(f / "model.safetensors", 5_000), "model.safetensors is damaged"),
+        (
+            lambda f: rewrite(f, lambda t: {k: v + 1 for k, v in t.items()}),
+            "model.safetensors is damaged: its SHA-256",
+        ),
+        (
+            lambda f: rewrite(f, lambda t: {k: v for k, v in t.items() if "raw_scale" not in k}),
+            "does not fit config.json: likelihood.raw_scale is missing",
+        ),
+        (
+            lambda f: rewrite(f, lambda t: t | {"extra": torch.zeros(1)}),
+            "does not fit config.json: extra is unexpected",
+        ),
+        (
+            lambda f: rewrite(f, lambda t: t | {"likelihood.raw_scale": torch.zeros(2)}),
+            r"likelihood.raw_scale is \(2,\) and should be \(3, 1, 1\)",
+        ),
+        (
+            lambda f: rewrite(f, lambda t: {k: v.long() for k, v in t.items()}),
+            "in model.safetensors has dtype torch.int64",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(folder, break_it, message):
+    break_it(folder)
+    with pytest.raises((HubError, FileNotFoundError), match=message) as caught:
+        hfvae.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_flipped_bit_is_noticed(folder):
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-100] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(HubError, match="damaged: its SHA-256"):
+        hfvae.from_pretrained(folder)
+
+
+def test_no_folder_and_no_repository_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        hfvae.from_pretrained(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        hfvae.from_pretrained("./owner/name")
+    with pytest.raises(HubError, match="owner/name is not in the cache"):
+        hfvae.from_pretrained("owner/name", cache_dir=tmp_path)
+
+
+def test_weights_from_elsewhere_load_with_a_warning(model, folder, x):
+    rewrite(folder, metadata={})
+    with pytest.warns(UserWarning, match="no checksum"):
+        again = hfvae.from_pretrained(folder)
+    assert torch.equal(again.encode(x), model.encode(x))
+
+
+def test_a_huge_model_in_the_config_costs_no_memory(folder):
+    """The config asks for 5 GB of weights that the file does not hold."""
+    edit_config(folder, latent_dim=65536, widths=[4096, 4096])
+    rewrite(folder, metadata={})
+    with pytest.raises(HubError, match="does not fit"):
+        hfvae.from_pretrained(folder)
+
+
+# Saving loses nothing
+
+
+def test_saving_keeps_a_card_that_a_person_wrote_and_other_files(model, folder):
+    (folder / "README.md").write_text("mine")
+    (folder / "notes.txt").write_text("keep")
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert (folder / "notes.txt").read_text() == "keep"
+
+
+def test_a_failed_save_leaves_the_old_model_and_no_litter(model, folder, monkeypatch):
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(folder)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(folder.parent / "new")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ["saved"]
+
+
+def test_a_save_cut_short_between_its_files_is_noticed(model, folder, monkeypatch):
+    replace = os.replace
+
+    def die_at_the_weights(source, target):
+        if Path(target).name == "model.safetensors":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    other = VAE(VAEConfig(image_size=(10, 12), latent_dim=4, widths=(8, 16), beta=3.0))
+    monkeypatch.setattr(storage.os, "replace", die_at_the_weights)
+    with pytest.raises(KeyboardInterrupt):
+        other.save_pretrained(folder)
+    with pytest.raises(HubError, match="differ in beta: .* a save was cut short"):
+        hfvae.from_pretrained(folder)
+
+
+def test_saving_over_a_file_is_refused(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        model.save_pretrained(tmp_path / "file")

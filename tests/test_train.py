@@ -1,0 +1,195 @@
+"""train.py through its command line, on data made here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import hfvae
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+
+QUICK = ["--max_train_steps", "4", "--train_batch_size", "8", "--latent_dim", "4"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Pictures as people have them: sizes, modes, formats and rotations mixed, one cut short."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    modes = ["RGB", "L", "P", "RGBA", "I;16", "CMYK", "1"]
+    for i in range(42):
+        h, w = random.integers(20, 90, 2)
+        image = Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8))
+        mode = modes[i % len(modes)]
+        if mode == "I;16":
+            image = Image.fromarray(random.integers(0, 65536, (h, w), dtype=np.uint16))
+        else:
+            image = image.convert(mode)
+        exif = Image.Exif()
+        exif[274] = 1 + i % 8
+        suffix = "jpg" if mode in ("CMYK", "L") else "png"
+        where = folder / ("deep/er" if i % 2 else ".")
+        image.save(where / f"{i}.{suffix}", exif=exif)
+    whole = (folder / "0.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def run(monkeypatch, capsys, *argv):
+    """train.py in this process: (exit status, what it printed)."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
+    status = 0
+    try:
+        train.main()
+    except SystemExit as stop:
+        status = stop.code
+    printed = capsys.readouterr()
+    return status, printed.out + printed.err
+
+
+@pytest.mark.parametrize(("resolution", "size"), [("48", (48, 48)), ("40x56", (40, 56))])
+def test_a_folder_of_photos_becomes_a_model(photos, tmp_path, monkeypatch, capsys, resolution, size):
+    out = tmp_path / "out"
+    status, words = run(
+        monkeypatch, capsys, "--dataset", photos, "--resolution", resolution,
+        "--output-dir", out, "--random-flip", *QUICK,
+    )  # fmt: skip
+    assert status == 0, words
+    assert "cut.png" in words
+    assert "skipped 1 images" in words
+    assert f"python app.py --model {out}" in words
+    model = hfvae.VAE.from_pretrained(out)
+    assert model.config.size == size
+    assert model.config.channels == 3
+    results = json.loads((out / "evaluation.json").read_text())
+    assert results["images"] == 4
+    assert results["elbo"] == pytest.approx(-results["reconstruction"] - results["kl"], rel=1e-5)
+    assert 0 < results["bits_per_dim"] < 100
+    assert f"{results['psnr']:.4f}" in words
+    assert json.loads((out / "train_config.json").read_text())["max_train_steps"] == 4
+    for name in ("samples.png", "reconstructions.png"):
+        Image.open(out / name).verify()
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "model-index" in card
+    assert f'from_pretrained("{out}")' in card
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # no staging left
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--model", "beta-vae", "--likelihood", "gaussian", "--beta", "3", "--kl_warmup_steps", "3"],
+        ["--likelihood", "bernoulli", "--channels", "1", "--use_ema"],
+        ["--gradient_accumulation_steps", "2", "--mixed_precision", "bf16", "--widths", "4,8"],
+    ],
+)
+def test_options_reach_the_model(photos, tmp_path, monkeypatch, capsys, extra):
+    out = tmp_path / "out"
+    status, words = run(
+        monkeypatch, capsys, "--dataset", photos, "--resolution", "16", "--output_dir", out,
+        *QUICK, *extra,
+    )  # fmt: skip
+    assert status == 0, words
+    model = hfvae.from_pretrained(out)
+    given = dict(zip(extra[::2], extra[1::2], strict=False))
+    assert model.config.likelihood == given.get("--likelihood", "discretized-logistic")
+    assert model.config.beta == float(given.get("--beta", 1))
+    assert model.bottleneck.beta == model.config.beta
+    if "--widths" in given:
+        assert model.config.widths == (4, 8)
+    if "bernoulli" in extra:
+        assert "binarized" in words
+        assert "binarized" in (out / "README.md").read_text()
+
+
+def test_the_same_seed_trains_the_same_model(photos, tmp_path, monkeypatch, capsys):
+    weights = []
+    for out in ("a", "b"):
+        run(monkeypatch, capsys, "--dataset", photos, "--resolution", "16",
+            "--output_dir", tmp_path / out, *QUICK)  # fmt: skip
+        weights.append((tmp_path / out / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypatch, capsys):
+    arguments = ["--dataset", photos, "--resolution", "16", "--output_dir", tmp_path / "out", *QUICK]
+    assert run(monkeypatch, capsys, *arguments)[0] == 0
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    status, words = run(monkeypatch, capsys, *arguments, "--seed", "1")
+    assert status == 2
+    assert "holds a finished model" in words
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert run(monkeypatch, capsys, *arguments, "--seed", "1", "--overwrite_output_dir")[0] == 0
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--dataset", "nowhere"], "no data set of that name"),
+        (["--resolution", "big"], "neither N nor HxW"),
+        (["--resolution", "4"], "image_size must be from 8"),
+        (["--model", "gan"], "invalid choice: 'gan'"),
+        (["--train_batch_size", "0"], "--train_batch_size must be more than 0"),
+        (["--max_train_steps", "5", "--max_train_minutes", "5"], "not allowed with"),
+        (["--beta", "-1"], "beta must be from 0"),
+        (["--likelihood", "mse"], "likelihood must be one of"),
+        (["--output_dir", "/proc/none"], "/proc"),
+    ],
+)
+def test_mistakes_get_one_line_and_status_2(photos, tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    given = argv if "--dataset" in argv else ["--dataset", photos, *argv]
+    status, words = run(monkeypatch, capsys, *given)
+    last = words.strip().splitlines()[-1]
+    assert status == 2
+    assert last.startswith("train.py: ")
+    assert message in last
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_that_explodes_saves_nothing(photos, tmp_path, monkeypatch, capsys):
+    status, words = run(
+        monkeypatch, capsys, "--dataset", photos, "--resolution", "16", "--learning_rate", "1e30",
+        "--lr_warmup_steps", "0", "--output_dir", tmp_path / "out", *QUICK,
+    )  # fmt: skip
+    assert status == 2
+    assert "no longer a number" in words
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_ctrl_c_saves(photos, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, ROOT / "train.py", "--dataset", photos, "--resolution", "16",
+               "--output_dir", out, "--max_train_minutes", "10", "--train_batch_size", "8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        deadline = time.monotonic() + 60
+        while not (out / "train_config.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(3)  # into the loop
+        os.kill(process.pid, signal.SIGINT)
+        words = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0, words
+    assert "saved to" in words
+    hfvae.from_pretrained(out)
+
+
+def test_batches_hold_every_image_once_an_epoch():
+    batches = train.index_batches(10, 4, seed=0)
+    drawn = torch.cat([next(batches) for _ in range(5)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
