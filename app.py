@@ -22,6 +22,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves thi
 
 import gradio as gr
 import torch
+from gradio.themes.utils.fonts import LocalFont
 from PIL import Image
 
 import hfvae
@@ -177,7 +178,7 @@ def make_endpoints(models: Models) -> dict[str, Any]:
         bits = vae.likelihood.bits_per_dim(nats, vae.config.dims)
         text = (
             f"PSNR {psnr:.1f} dB: 20 is a rough likeness, 30 a good one. "
-            f"The model is surprised by {nats:,.1f} nats, {bits:.2f} bits/dim: lower is more familiar."
+            f"The model's surprise: {nats:,.1f} nats, {bits:.2f} bits/dim; lower is more familiar."
         )
         return hfvae.to_pil(x)[0], hfvae.to_pil(y)[0], text
 
@@ -212,10 +213,9 @@ def make_endpoints(models: Models) -> dict[str, Any]:
 # How it looks
 
 # In the theme's own SemiBold file only A and B are drawn: ask for weight 700 instead.
-FONTS = gr.themes.utils.fonts
 THEME = gr.themes.Default(
-    font=[FONTS.LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
-    font_mono=[FONTS.LocalFont("IBM Plex Mono", weights=(400, 700)), "monospace"],
+    font=[LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
+    font_mono=[LocalFont("IBM Plex Mono", weights=(400, 700)), "monospace"],
 )
 CSS = """
 .pixels img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain }
@@ -228,13 +228,23 @@ def build(models: Models) -> gr.Blocks:
     act = make_endpoints(models)
     shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2}
     upload: dict[str, Any] = {
-        "type": "pil", "sources": ["upload", "clipboard"], "height": 260, "elem_classes": "pixels"
+        "type": "pil",
+        "sources": ["upload", "clipboard"],
+        "height": 260,
+        "elem_classes": "pixels",
     }
     shown: dict[str, Any] = {
-        "type": "pil", "format": "png", "height": 260, "interactive": False, "elem_classes": "pixels"
+        "type": "pil",
+        "format": "png",
+        "height": 260,
+        "interactive": False,
+        "elem_classes": "pixels",
     }
     gallery: dict[str, Any] = {
-        "format": "png", "height": "auto", "object_fit": "contain", "elem_classes": "pixels"
+        "format": "png",
+        "height": "auto",
+        "object_fit": "contain",
+        "elem_classes": "pixels",
     }
     with gr.Blocks(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown("# hfvae\nImages that a variational autoencoder dreams up, copies and blends.")
@@ -267,8 +277,11 @@ def build(models: Models) -> gr.Blocks:
                 go = gr.Button("Reconstruct", variant="primary")
             draw.click(act["draw"], model, picture, api_visibility="private", **shared)
             go.click(
-                act["reconstruct"], [model, picture], [original, copy, text],
-                api_name="reconstruct", **shared,
+                act["reconstruct"],
+                [model, picture],
+                [original, copy, text],
+                api_name="reconstruct",
+                **shared,
             )
 
         with gr.Tab("Interpolate"):
@@ -286,16 +299,24 @@ def build(models: Models) -> gr.Blocks:
             draw_first.click(act["draw"], model, first, api_visibility="private", **shared)
             draw_second.click(act["draw"], model, second, api_visibility="private", **shared)
             go.click(
-                act["interpolate"], [model, first, second, steps, mode], strip,
-                api_name="interpolate", **shared,
+                act["interpolate"],
+                [model, first, second, steps, mode],
+                strip,
+                api_name="interpolate",
+                **shared,
             )
     # Without api_open=False a second way in skips the queue and its limits.
     return demo.queue(max_size=32, api_open=False)
 
 
 LAUNCH: dict[str, Any] = {
-    "theme": THEME, "css": CSS, "max_file_size": "20mb", "run_history": False,
-    "footer_links": ["api"], "show_error": False, "ssr_mode": False,
+    "theme": THEME,
+    "css": CSS,
+    "max_file_size": "20mb",
+    "run_history": False,
+    "footer_links": ["api"],
+    "show_error": False,
+    "ssr_mode": False,
 }
 
 

@@ -33,7 +33,7 @@ from hfvae import PRESETS, HubError, grid
 from hfvae.card import render_card
 from hfvae.data import DataError, ImageSet, load_images
 from hfvae.evaluate import evaluate
-from hfvae.models import FAMILIES, BaseAutoencoder
+from hfvae.models import FAMILIES, VAE, BaseAutoencoder
 from hfvae.storage import WEIGHTS, model_files, write_folder
 
 DEFAULT_STEPS = 1000  # about two minutes of two cores on 64x64 sprites
@@ -93,8 +93,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
             for name, equals, value in parts
         ]
     )
-    for name in ("train_batch_size", "num_train_epochs", "max_train_steps", "max_train_minutes",
-                 "learning_rate", "gradient_accumulation_steps"):
+    for name in (
+        "train_batch_size",
+        "num_train_epochs",
+        "max_train_steps",
+        "max_train_minutes",
+        "learning_rate",
+        "gradient_accumulation_steps",
+    ):
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} must be more than 0, not {value}")
@@ -254,7 +260,7 @@ def fit(
     """Train until the budget is spent or Ctrl-C; the model to keep, and what was spent."""
     budget = make_budget(args, len(images))
     device = accelerator.device
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     average = None
     if args.use_ema:
         ema = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
@@ -278,7 +284,7 @@ def fit(
                 mirrored = torch.rand(len(x), 1, 1, 1, device=device, generator=generator) < 0.5
                 x = torch.where(mirrored, x.flip(3), x)
             x = model.likelihood.observe(x, generator).to(memory_format=torch.channels_last)
-            if args.kl_warmup_steps:
+            if isinstance(model, VAE) and args.kl_warmup_steps:
                 warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
                 model.bottleneck.beta = model.config.beta * warm
             with accelerator.accumulate(step_model):
@@ -304,8 +310,8 @@ def fit(
                 write_folder(args.output_dir, {"samples.png": samples_png(model)})
     progress.bar.close()
     accelerator.unwrap_model(step_model, keep_fp32_wrapper=False)  # forward without autocast again
-    kept = model if average is None else average.module
-    if args.kl_warmup_steps:
+    kept: Any = model if average is None else average.module
+    if isinstance(kept, VAE):
         kept.bottleneck.beta = kept.config.beta
     # The layout in which from_pretrained builds it: another one rounds differently.
     return kept.to(memory_format=torch.contiguous_format).eval(), budget
@@ -331,12 +337,16 @@ def reconstructions_png(model: BaseAutoencoder, held_out: ImageSet) -> bytes:
     """Rows of held-out images, each above a row of what the model makes of them."""
     x = held_out.batch(slice(PICTURES // 4), model.device)
     x = model.likelihood.observe(x, torch.Generator().manual_seed(0))
-    pairs = [torch.cat(rows) for rows in zip(x.split(8), model.reconstruct(x).split(8), strict=True)]
+    pairs = [
+        torch.cat(rows) for rows in zip(x.split(8), model.reconstruct(x).split(8), strict=True)
+    ]
     return png(grid(torch.cat(pairs), columns=min(8, len(x))))
 
 
 def advice(results: dict[str, Any], model: BaseAutoencoder) -> str | None:
     """Words for a model whose latents have collapsed."""
+    if not isinstance(model, VAE):
+        return None
     active, latents = results["active_units"], model.config.latent_dim
     if active >= latents / 4:
         return None
@@ -366,15 +376,15 @@ def run(args: argparse.Namespace) -> None:
         args.dataset, "train", size=args.resolution, channels=args.channels, **where
     )
     _, channels, height, width = images.pixels.shape
-    held_out = load_images(
-        args.dataset, "test", size=(height, width), channels=channels, **where
-    )
+    held_out = load_images(args.dataset, "test", size=(height, width), channels=channels, **where)
     for bad in images.skipped + held_out.skipped:
         say(f"skipped {bad}")
     if skipped := len(images.skipped) + len(held_out.skipped):
         say(f"skipped {skipped} images that cannot be read")
-    say(f"{args.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
-        f"{len(held_out)} held out")
+    say(
+        f"{args.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
+        f"{len(held_out)} held out"
+    )
 
     args.output_dir = args.output_dir or Path("runs", f"{images.name}-{args.model}")
     if (args.output_dir / WEIGHTS).exists() and not args.overwrite_output_dir:
@@ -386,7 +396,7 @@ def run(args: argparse.Namespace) -> None:
     if args.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
-    write_folder(args.output_dir, {"train_config.json": as_json(vars(args))})  # fails now, not later
+    write_folder(args.output_dir, {"train_config.json": as_json(vars(args))})  # now, if it fails
 
     model, budget = fit(args, model, images, accelerator)
     accelerator.end_training()
@@ -396,8 +406,10 @@ def run(args: argparse.Namespace) -> None:
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, seed=args.seed)
     command = f"python train.py {shlex.join(sys.argv[1:])}".strip()
-    processor = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else (
-        f"{torch.get_num_threads()} CPU cores"
+    processor = (
+        torch.cuda.get_device_name()
+        if accelerator.device.type == "cuda"
+        else (f"{torch.get_num_threads()} CPU cores")
     )
     card = render_card(
         model.config,
@@ -426,8 +438,10 @@ def run(args: argparse.Namespace) -> None:
         say(f"  {name:<16} {value:.4f}" if isinstance(value, float) else f"  {name:<16} {value}")
     if words := advice(results, model):
         say(f"note: {words}")
-    say(f"saved to {args.output_dir} after {time.perf_counter() - started:.0f} s; now try:\n"
-        f"  python app.py --model {shlex.quote(str(args.output_dir))}")
+    say(
+        f"saved to {args.output_dir} after {time.perf_counter() - started:.0f} s; now try:\n"
+        f"  python app.py --model {shlex.quote(str(args.output_dir))}"
+    )
 
 
 def as_json(values: dict[str, Any]) -> bytes:

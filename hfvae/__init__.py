@@ -18,7 +18,7 @@ _HOMES = {
     "grid": "images",
     "to_pil": "images",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from .configs import PRESETS, VAEConfig

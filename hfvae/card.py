@@ -85,8 +85,11 @@ def render_card(
     )
     settings = asdict(config)
     rows = [
-        {"name": METRICS[key].name, "value": f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}",
-         "unit": METRICS[key].unit}
+        {
+            "name": METRICS[key].name,
+            "value": f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}",
+            "unit": METRICS[key].unit,
+        }
         for key, value in numbers.items()
     ]
     h, w = config.size

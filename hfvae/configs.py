@@ -57,7 +57,9 @@ def several(check_item: Check, low: int, high: int) -> Check:
 
 def size_in_pixels(name: str, value: Any) -> int | tuple[int, ...]:
     side = whole(8, 4096)
-    return several(side, 2, 2)(name, value) if isinstance(value, (list, tuple)) else side(name, value)
+    return (
+        several(side, 2, 2)(name, value) if isinstance(value, (list, tuple)) else side(name, value)
+    )
 
 
 def optional(check_given: Check) -> Check:
@@ -78,7 +80,7 @@ class Config:
         likelihood: p(x|z), see `hfvae.likelihoods`.
         scale: the likelihood's spread (a Gaussian's standard deviation, a logistic's scale) for
             pixels in [0, 1]. None learns it, which balances reconstruction and KL.
-        widths: channels after each halving of the image. None chooses from the image size.
+        widths: channels after each halving of the image; chosen from its size if empty.
         blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
 
     Raises:
@@ -95,14 +97,14 @@ class Config:
         "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
     )
     scale: float | None = checked(None, optional(real(1e-3, 1e3)))
-    widths: tuple[int, ...] | None = checked(None, optional(several(whole(1, 4096), 1, 12)))
+    widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
     blocks: int = checked(0, whole(0, 64))
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = f.metadata["check"](f.name, getattr(self, f.name))
             object.__setattr__(self, f.name, value)
-        if self.widths is None:
+        if not self.widths:
             halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
             first = 32 if max(self.size) <= 32 else 16  # the finest map costs the most
             widths = tuple(min(first * 2**i, 256) for i in range(halvings))
@@ -122,7 +124,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig(Config):
-    """A variational autoencoder (Kingma & Welling 2014); with beta ≠ 1 a β-VAE (Higgins et al. 2017).
+    """A VAE (Kingma & Welling 2014); with beta ≠ 1 a β-VAE (Higgins et al. 2017).
 
     Args:
         latent_dim: how many numbers z has.

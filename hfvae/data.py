@@ -155,7 +155,7 @@ def find_records(
 
 
 def _idx(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
-    """Files of the MNIST kind: `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte`, with .gz or not."""
+    """Files of the MNIST kind: `train-images-idx3-ubyte` and `t10k-...`, with .gz or without."""
     prefix = {"train": "train", "test": "t10k"}[split]
     found = sorted(folder.glob(f"{prefix}-images-idx3-ubyte*"))
     if not found:
@@ -176,8 +176,10 @@ def _idx(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
 def _folder(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
     """Image files in any nesting; `train/` and `test/` are used if both are there."""
     parts = {"train": ["train"], "test": ["test", "val", "validation"]}
-    own = {s: next((folder / p for p in names if (folder / p).is_dir()), None)
-           for s, names in parts.items()}
+    own = {
+        s: next((folder / p for p in names if (folder / p).is_dir()), None)
+        for s, names in parts.items()
+    }
     has_split = all(own.values())
     root = (own[split] if has_split else own["train"]) or folder
     files = sorted(
@@ -207,11 +209,13 @@ def _columns(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot load the data set {source}: {reason:.300}") from error
     test = next((s for s in ("test", "validation", "val") if s in splits), None)
-    train = "train" if "train" in splits else next(s for s in splits if s != test or len(splits) == 1)
+    train = (
+        "train" if "train" in splits else next(s for s in splits if s != test or len(splits) == 1)
+    )
     has_split = test is not None and test != train
     rows = splits[test if split == "test" and has_split else train]
     images = [c for c, kind in rows.features.items() if isinstance(kind, datasets.Image)]
-    column = image_column or (images[0] if images else None)
+    column = image_column or next(iter(images), "")
     if column not in images:
         raise DataError(
             f"{source} has no image column{f' {column!r}' if column else ''}; its image columns: "
@@ -277,14 +281,16 @@ class _Pairs(Sequence):
 
 
 class _Subset(Sequence):
-    def __init__(self, records: Sequence[Record], index: list[int]) -> None:
-        self.records, self.index = records, index
+    """Some of a sequence of records."""
+
+    def __init__(self, records: Sequence[Record], chosen: list[int]) -> None:
+        self.records, self.chosen = records, chosen
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.chosen)
 
     def __getitem__(self, i: Any) -> Any:
-        return self.records[self.index[i]]
+        return self.records[self.chosen[i]]
 
 
 def _share(records: Sequence[Record], split: str) -> Sequence[Record]:
@@ -349,7 +355,7 @@ def _look(records: Sequence[Record]) -> tuple[tuple[int, int], int]:
         sizes[image.height, image.width] += 1
         grey &= image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
     own = next(iter(sizes)) if len(sizes) == 1 else DEFAULT_SIZE
-    return own if 8 <= min(own) and max(own) <= 128 else DEFAULT_SIZE, 1 if grey and sizes else 3
+    return own if min(own) >= 8 and max(own) <= 128 else DEFAULT_SIZE, 1 if grey and sizes else 3
 
 
 def _headers(records: Sequence[Record]) -> Iterator[Image.Image]:

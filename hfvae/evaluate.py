@@ -55,7 +55,7 @@ def evaluate(model: BaseAutoencoder, images: ImageSet, seed: int = 0) -> dict[st
 def batches(
     model: BaseAutoencoder, images: ImageSet, generator: torch.Generator, size: int = 256
 ) -> Iterator[Tensor]:
-    """The images in order, as the model's likelihood takes them, the last batch as long as it is."""
+    """The images in order, as the model's likelihood takes them; the last batch may be short."""
     for start in range(0, len(images), size):
         x = images.batch(slice(start, start + size), model.device)
         yield model.likelihood.observe(x, generator)

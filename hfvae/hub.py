@@ -58,8 +58,12 @@ def from_pretrained(
         HubError: what was found is no model, or not a sound one; the message says which.
         FileNotFoundError: no such folder or repository, or a file is missing there.
     """
-    get, where = _folder(Path(repo_or_dir)) if _is_path(repo_or_dir) else _repository(
-        str(repo_or_dir), revision, token, cache_dir, force_download, local_files_only
+    get, where = (
+        _folder(Path(repo_or_dir))
+        if _is_path(repo_or_dir)
+        else _repository(
+            str(repo_or_dir), revision, token, cache_dir, force_download, local_files_only
+        )
     )
     config, custom, settings = read_config(get(CONFIG), where)
     model = build(config, custom, encoder, decoder, where)
@@ -120,7 +124,9 @@ def _repository(
     except errors.HFValidationError as error:
         raise FileNotFoundError(f"{repo!r} is neither a folder nor a repository id") from error
     except errors.GatedRepoError as error:
-        raise HubError(f"{repo} is gated: ask for access on its page, then hf auth login") from error
+        raise HubError(
+            f"{repo} is gated: ask for access on its page, then hf auth login"
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"there is no folder and no Hub repository {repo}, or it is private and this token "
@@ -150,7 +156,9 @@ def _repository(
                 )
             )
         except errors.LocalEntryNotFoundError as error:
-            raise HubError(f"{name} of {repo} is not in the cache, and the Hub not reached") from error
+            raise HubError(
+                f"{name} of {repo} is not in the cache, and the Hub not reached"
+            ) from error
         except errors.EntryNotFoundError as error:
             raise FileNotFoundError(f"{repo} has no {name}") from error
 

@@ -28,7 +28,7 @@ def open_image(source: Any) -> Image.Image:
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """8 bits a channel, `channels` of them (1, 3 or 4); transparency is put on white unless kept."""
+    """8 bits a channel, 1, 3 or 4 of them; transparency is put on white unless it is kept."""
     if image.mode.startswith("I;16"):
         image = _from_array(np.asarray(image, dtype=np.uint16))
     elif image.mode in ("I", "F"):  # 16-bit PNGs in older Pillow, and floats of scientific TIFFs

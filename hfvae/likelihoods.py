@@ -141,4 +141,6 @@ def make_likelihood(name: str, channels: int, scale: float | None) -> Likelihood
     """The likelihood that a config names."""
     if name == "bernoulli":
         return Bernoulli()
-    return {"gaussian": Gaussian, "discretized-logistic": DiscretizedLogistic}[name](channels, scale)
+    return {"gaussian": Gaussian, "discretized-logistic": DiscretizedLogistic}[name](
+        channels, scale
+    )

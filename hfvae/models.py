@@ -20,7 +20,7 @@ from . import functional as F
 from .bottlenecks import Bottleneck, Gaussian
 from .configs import Config, VAEConfig
 from .images import preprocess
-from .likelihoods import make_likelihood
+from .likelihoods import Likelihood, make_likelihood
 from .networks import Decoder, Encoder, grid_of
 from .priors import Prior, StandardNormal
 
@@ -76,6 +76,11 @@ class BaseAutoencoder(nn.Module):
 
     config_class: ClassVar[type[Config]]
     config: Config
+    encoder: nn.Module
+    bottleneck: Bottleneck
+    decoder: nn.Module
+    likelihood: Likelihood
+    prior: Prior | None
 
     def __init__(
         self,
@@ -318,7 +323,7 @@ class BaseAutoencoder(nn.Module):
         expected = (1, self.likelihood.params * config.channels, *config.size)
         if tuple(params.shape) != expected:
             raise ValueError(
-                f"the decoder must map (1, {', '.join(map(str, self.latent_shape))}) to {expected}, "
+                f"the decoder must map {(1, *self.latent_shape)} to {expected}, "
                 f"and gives {tuple(params.shape)}"
             )
 
@@ -331,6 +336,7 @@ class VAE(BaseAutoencoder):
 
     config_class = VAEConfig
     config: VAEConfig
+    bottleneck: Gaussian
 
     def __init__(
         self,
@@ -366,7 +372,7 @@ class VAE(BaseAutoencoder):
         return -nll - F.gaussian_kl(mu, logvar)
 
 
-FAMILIES: dict[str, type[BaseAutoencoder]] = {VAEConfig.model_type: VAE}
+FAMILIES: dict[str, type[Any]] = {VAEConfig.model_type: VAE}
 
 
 def _one(x: Tensor) -> Tensor:

@@ -109,4 +109,3 @@ class Decoder(nn.Module):
         x = self.body(z)
         top, left = (x.shape[2] - self.size[0]) // 2, (x.shape[3] - self.size[1]) // 2
         return x[:, :, top : top + self.size[0], left : left + self.size[1]]
-

@@ -135,7 +135,9 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
     if "sha256" not in saved:
         warnings.warn(f"{where}: {WEIGHTS} carries no checksum; loaded unchecked", stacklevel=4)
     elif saved["sha256"] != digest(tensors):
-        raise HubError(f"{where}: {WEIGHTS} is damaged: its SHA-256 is not the one it was saved with")
+        raise HubError(
+            f"{where}: {WEIGHTS} is damaged: its SHA-256 is not the one it was saved with"
+        )
     model.load_state_dict(tensors, assign=True)
 
 
@@ -152,9 +154,7 @@ def _read_metadata(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
     raise HubError(f"{where}: the metadata of {WEIGHTS} are damaged")
 
 
-def _check_settings(
-    saved: dict[str, Any] | None, settings: dict[str, Any], where: str
-) -> None:
+def _check_settings(saved: dict[str, Any] | None, settings: dict[str, Any], where: str) -> None:
     if saved is None:
         return
     missing = object()
@@ -186,7 +186,11 @@ def _check_names_and_shapes(
 
 
 def build(
-    config: Config, custom: list[str], encoder: nn.Module | None, decoder: nn.Module | None, where: str
+    config: Config,
+    custom: list[str],
+    encoder: nn.Module | None,
+    decoder: nn.Module | None,
+    where: str,
 ) -> BaseAutoencoder:
     """The model of a config, without memory for its own tensors yet."""
     for name, part in [("encoder", encoder), ("decoder", decoder)]:

@@ -21,7 +21,7 @@ def config():
 
 @pytest.fixture
 def model(config):
-    """A small model that has seen one batch, so that its BatchNorm statistics are not the initial."""
+    """A small model that has seen one batch, so that BatchNorm has statistics."""
     model = VAE(config)
     model(torch.rand(16, 3, 10, 12))
     return model.eval()

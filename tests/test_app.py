@@ -25,7 +25,9 @@ def models(tmp_path_factory):
         ("colour", {"channels": 3}),
         ("binary", {"channels": 1, "likelihood": "bernoulli"}),
     ]:
-        model = hfvae.VAE(hfvae.VAEConfig(image_size=(16, 20), latent_dim=4, widths=(8,), **settings))
+        model = hfvae.VAE(
+            hfvae.VAEConfig(image_size=(16, 20), latent_dim=4, widths=(8,), **settings)
+        )
         model(torch.rand(8, settings["channels"], 16, 20).round())
         model.save_pretrained(folder / name)
     return folder
@@ -127,7 +129,10 @@ def test_missing_pictures_get_words(client, picture):
 def test_files_that_are_no_picture_get_words(client, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
-    for name, words in [("text.png", "cannot be read as a picture"), ("bomb.png", "10000 x 10000 pixels")]:
+    for name, words in [
+        ("text.png", "cannot be read as a picture"),
+        ("bomb.png", "10000 x 10000 pixels"),
+    ]:
         file = gradio_client.handle_file(str(tmp_path / name))
         with pytest.raises(Exception, match=words):
             client.predict(image=file, api_name="/reconstruct")

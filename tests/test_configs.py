@@ -18,7 +18,7 @@ from hfvae import PRESETS, VAEConfig
         ({"likelihood": "mse"}, ValueError, "likelihood must be one of discretized-logistic"),
         ({"likelihood": ["mse"]}, ValueError, "likelihood must be one of"),
         ({"widths": 32}, TypeError, "widths must be a list"),
-        ({"widths": []}, ValueError, "widths must have 1 to"),
+        ({"widths": [8] * 13}, ValueError, "widths must have 0 to 12"),
         ({"widths": [32, None]}, TypeError, "widths must be a whole number"),
         ({"prior": "none"}, ValueError, "prior must be one of standard-normal"),
         ({"scale": float("inf")}, ValueError, "scale must be from"),

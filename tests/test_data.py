@@ -142,7 +142,9 @@ def test_large_sets_live_in_a_file(tmp_path, monkeypatch):
     large = load_images(str(tmp_path)).pixels
     assert torch.equal(small, large)
     assert (tmp_path / "cache").is_dir()
-    assert not any((tmp_path / "cache").iterdir())  # the file has no name, and goes with the process
+    assert not any(
+        (tmp_path / "cache").iterdir()
+    )  # the file has no name, and goes with the process
 
 
 def test_parquet_folders_files_and_columns(tmp_path):
@@ -160,7 +162,9 @@ def test_parquet_folders_files_and_columns(tmp_path):
     assert torch.equal(train.pixels, load_images(str(path)).pixels)
     other = load_images(str(path), image_column="other").pixels
     assert not torch.equal(other, train.pixels)
-    with pytest.raises(DataError, match="no image column 'name'; its image columns: picture, other"):
+    with pytest.raises(
+        DataError, match="no image column 'name'; its image columns: picture, other"
+    ):
         load_images(str(path), image_column="name")
 
 

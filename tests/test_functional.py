@@ -8,7 +8,12 @@ from hfvae import functional as F
 
 
 def logistic(mean, scale):
-    from torch.distributions import AffineTransform, SigmoidTransform, TransformedDistribution, Uniform
+    from torch.distributions import (
+        AffineTransform,
+        SigmoidTransform,
+        TransformedDistribution,
+        Uniform,
+    )
 
     base = Uniform(torch.zeros_like(mean), torch.ones_like(mean))
     return TransformedDistribution(base, [SigmoidTransform().inv, AffineTransform(mean, scale)])

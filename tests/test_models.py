@@ -101,8 +101,9 @@ def test_temperature_multiplies_the_noise_and_zero_is_the_mode(model, generator)
     )
 
 
-@pytest.mark.parametrize("arguments", [{"n": 0}, {"n": 1, "temperature": -1.0},
-                                       {"n": 1, "temperature": float("nan")}])
+@pytest.mark.parametrize(
+    "arguments", [{"n": 0}, {"n": 1, "temperature": -1.0}, {"n": 1, "temperature": float("nan")}]
+)
 def test_senseless_sampling_is_refused(model, arguments):
     with pytest.raises(ValueError, match="n must be|temperature must be"):
         model.sample(**arguments)

@@ -61,7 +61,9 @@ def run(monkeypatch, capsys, *argv):
 
 
 @pytest.mark.parametrize(("resolution", "size"), [("48", (48, 48)), ("40x56", (40, 56))])
-def test_a_folder_of_photos_becomes_a_model(photos, tmp_path, monkeypatch, capsys, resolution, size):
+def test_a_folder_of_photos_becomes_a_model(
+    photos, tmp_path, monkeypatch, capsys, resolution, size
+):
     out = tmp_path / "out"
     status, words = run(
         monkeypatch, capsys, "--dataset", photos, "--resolution", resolution,
@@ -92,7 +94,16 @@ def test_a_folder_of_photos_becomes_a_model(photos, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--model", "beta-vae", "--likelihood", "gaussian", "--beta", "3", "--kl_warmup_steps", "3"],
+        [
+            "--model",
+            "beta-vae",
+            "--likelihood",
+            "gaussian",
+            "--beta",
+            "3",
+            "--kl_warmup_steps",
+            "3",
+        ],
         ["--likelihood", "bernoulli", "--channels", "1", "--use_ema"],
         ["--gradient_accumulation_steps", "2", "--mixed_precision", "bf16", "--widths", "4,8"],
     ],
@@ -126,7 +137,15 @@ def test_the_same_seed_trains_the_same_model(photos, tmp_path, monkeypatch, caps
 
 
 def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypatch, capsys):
-    arguments = ["--dataset", photos, "--resolution", "16", "--output_dir", tmp_path / "out", *QUICK]
+    arguments = [
+        "--dataset",
+        photos,
+        "--resolution",
+        "16",
+        "--output_dir",
+        tmp_path / "out",
+        *QUICK,
+    ]
     assert run(monkeypatch, capsys, *arguments)[0] == 0
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
     status, words = run(monkeypatch, capsys, *arguments, "--seed", "1")
@@ -174,8 +193,20 @@ def test_a_loss_that_explodes_saves_nothing(photos, tmp_path, monkeypatch, capsy
 
 def test_ctrl_c_saves(photos, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, ROOT / "train.py", "--dataset", photos, "--resolution", "16",
-               "--output_dir", out, "--max_train_minutes", "10", "--train_batch_size", "8"]
+    command = [
+        sys.executable,
+        ROOT / "train.py",
+        "--dataset",
+        photos,
+        "--resolution",
+        "16",
+        "--output_dir",
+        out,
+        "--max_train_minutes",
+        "10",
+        "--train_batch_size",
+        "8",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         deadline = time.monotonic() + 60
         while not (out / "train_config.json").exists() and time.monotonic() < deadline:
