@@ -13,6 +13,7 @@ The folder that it writes, runs/<dataset>-<model> unless told otherwise, holds t
 
 import argparse
 import ctypes
+import dataclasses
 import io
 import json
 import math
@@ -21,22 +22,26 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hfvae import PRESETS, HubError, grid
 from hfvae.card import render_card
 from hfvae.data import DataError, ImageSet, load_images
-from hfvae.evaluate import evaluate
-from hfvae.models import FAMILIES, VAE, BaseAutoencoder
+from hfvae.evaluate import batches, evaluate, table
+from hfvae.functional import reparameterize
+from hfvae.models import FAMILIES, VAE, VQVAE, Autoencoder, BaseAutoencoder
+from hfvae.priors import GaussianMixture
 from hfvae.storage import WEIGHTS, model_files, write_folder
 
+EVALUATION_SAMPLES = 10  # for −log p(x); python -m hfvae.evaluate takes more
 DEFAULT_STEPS = 1000  # about two minutes of two cores on 64x64 sprites
+FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
 PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
 
 
@@ -68,6 +73,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--widths", type=widths, help="channels after each halving of the image: 32,64,128")
     flag("--latent_dim", type=int, help="how many numbers a latent has")
     flag("--beta", type=float, help="weight of the KL, in nats per image")
+    flag("--prior", choices=["mixture"], help="fit one to a VAE's latents after training")
+    flag("--codebook_size", type=int, help="how many codes, for vq-vae and fsq-vae")
+    flag(
+        "--prior_fraction",
+        type=float,
+        default=0.3,
+        help="share of the training that a vq-vae's transformer prior gets",
+    )
     flag("--likelihood", help="discretized-logistic, gaussian or bernoulli")
     flag("--output_dir", type=Path, help="default: runs/<dataset>-<model>")
     flag("--overwrite_output_dir", action="store_true", help="replace a model that is there")
@@ -104,6 +117,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} must be more than 0, not {value}")
+    if not 0 <= args.prior_fraction < 1:
+        raise UsageError(f"--prior_fraction must be from 0 to below 1, not {args.prior_fraction}")
     return args
 
 
@@ -141,12 +156,16 @@ class Budget:
         return min(1.0, self.step / self.steps)
 
 
-def make_budget(args: argparse.Namespace, images: int) -> Budget:
+def make_budgets(args: argparse.Namespace, images: int) -> tuple[Budget, Budget]:
+    """For the model and, where it has one to train, for its prior: a share of minutes or steps."""
+    share = args.prior_fraction if args.model in ("vq-vae", "fsq-vae") else 0.0
     if args.max_train_minutes:
-        return Budget(None, 60 * args.max_train_minutes)
+        seconds = 60 * args.max_train_minutes
+        return Budget(None, (1 - share) * seconds), Budget(None, share * seconds)
+    steps = args.max_train_steps or DEFAULT_STEPS
     if args.num_train_epochs:
-        return Budget(max(1, round(args.num_train_epochs * images / args.train_batch_size)), None)
-    return Budget(args.max_train_steps or DEFAULT_STEPS, None)
+        steps = math.ceil(args.num_train_epochs * images / args.train_batch_size)
+    return Budget(steps, None), Budget(math.ceil(steps * share / (1 - share)), None)
 
 
 def make_model(args: argparse.Namespace, images: ImageSet) -> BaseAutoencoder:
@@ -155,13 +174,18 @@ def make_model(args: argparse.Namespace, images: ImageSet) -> BaseAutoencoder:
         "image_size": height if height == width else (height, width),
         "channels": channels,
     }
-    given = {name: getattr(args, name) for name in ("widths", "latent_dim", "beta", "likelihood")}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    names = ("widths", "latent_dim", "beta", "codebook_size", "likelihood")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    family = FAMILIES[PRESETS[args.model]().model_type]
+    for name in given.keys() - {f.name for f in dataclasses.fields(family.config_class)}:
+        raise UsageError(f"--{name} means nothing to --model {args.model}")
     try:
-        config = PRESETS[args.model](**settings)
+        config = PRESETS[args.model](**settings, **given)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return FAMILIES[config.model_type](config)
+    if (args.prior or args.kl_warmup_steps) and family is not VAE:
+        raise UsageError(f"--prior and --kl_warmup_steps mean nothing to --model {args.model}")
+    return family(config)
 
 
 # How to train
@@ -229,7 +253,7 @@ class Progress:
                 f"the loss is no longer a number after {budget.step} steps, so nothing was saved: "
                 "try a lower --learning_rate, or --mixed_precision no"
             )
-        rate = (budget.step - self.step) * self.images_per_step / seconds
+        rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
         self.step, self.seconds = budget.step, budget.spent
         self.bar.update(100 * budget.progress - self.bar.n)
         nats = ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())
@@ -254,67 +278,149 @@ class StopOnInterrupt:
         signal.signal(signal.SIGINT, self.previous)
 
 
-def fit(
-    args: argparse.Namespace, model: BaseAutoencoder, images: ImageSet, accelerator: Any
-) -> tuple[BaseAutoencoder, Budget]:
-    """Train until the budget is spent or Ctrl-C; the model to keep, and what was spent."""
-    budget = make_budget(args, len(images))
-    device = accelerator.device
-    model.to(device).to(memory_format=torch.channels_last)
+Loss = Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+def optimize(
+    args: argparse.Namespace,
+    module: nn.Module,
+    loss_of: Loss,
+    n: int,
+    budget: Budget,
+    accelerator: Any,
+    stop: StopOnInterrupt,
+    now_and_then: Callable[[], None] = lambda: None,
+) -> Any:
+    """Train a module until the budget is spent or Ctrl-C, and return it, or its moving average.
+
+    Args:
+        loss_of: (the module as accelerate prepared it, indices of a batch) -> loss and metrics.
+        n: how many images or codes there are to draw indices from.
+        now_and_then: called at every tenth of the way.
+    """
     average = None
     if args.use_ema:
         ema = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
-        average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
+        average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=ema, use_buffers=True)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), fused=True
+        module.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), fused=True
     )
-    step_model, optimizer = accelerator.prepare(
-        torch.compile(model) if args.compile else model, optimizer
+    prepared, optimizer = accelerator.prepare(
+        torch.compile(module) if args.compile else module, optimizer
     )
-    step_model.train()
-    generator = torch.Generator(device).manual_seed(args.seed + accelerator.process_index)
+    prepared.train()
     progress = Progress(args, accelerator)
-    start, next_pictures = time.perf_counter(), 0.1
+    start, tenth = time.perf_counter(), 0.1
+    for index in index_batches(n, args.train_batch_size, args.seed):
+        mine = index[accelerator.process_index :: accelerator.num_processes]
+        with accelerator.accumulate(prepared):
+            loss, metrics = loss_of(prepared, mine)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(module.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(args, budget)
+            optimizer.step()
+            optimizer.zero_grad()
+        if average is not None:
+            average.update_parameters(module)
 
-    with StopOnInterrupt() as stop:
-        for index in index_batches(len(images), args.train_batch_size, args.seed):
-            mine = index[accelerator.process_index :: accelerator.num_processes]
-            x = images.batch(mine, device)
-            if args.random_flip:
-                mirrored = torch.rand(len(x), 1, 1, 1, device=device, generator=generator) < 0.5
-                x = torch.where(mirrored, x.flip(3), x)
-            x = model.likelihood.observe(x, generator).to(memory_format=torch.channels_last)
-            if isinstance(model, VAE) and args.kl_warmup_steps:
-                warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
-                model.bottleneck.beta = model.config.beta * warm
-            with accelerator.accumulate(step_model):
-                out = step_model(x, generator)
-                accelerator.backward(out.loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(args, budget)
-                optimizer.step()
-                optimizer.zero_grad()
-            if average is not None:
-                average.update_parameters(model)
-
-            budget.step += 1
-            budget.spent = time.perf_counter() - start
-            done = stop.asked or budget.progress >= 1
-            progress.show(budget, out.metrics, last=done)
-            if done:
-                break
-            if budget.progress >= next_pictures and accelerator.is_main_process:
-                next_pictures += 0.1
-                write_folder(args.output_dir, {"samples.png": samples_png(model)})
+        budget.step += 1
+        budget.spent = time.perf_counter() - start
+        done = stop.asked or budget.progress >= 1
+        progress.show(budget, metrics, last=done)
+        if done:
+            break
+        if budget.progress >= tenth and accelerator.is_main_process:
+            tenth += 0.1
+            now_and_then()
     progress.bar.close()
-    accelerator.unwrap_model(step_model, keep_fp32_wrapper=False)  # forward without autocast again
-    kept: Any = model if average is None else average.module
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # forward without autocast again
+    return (module if average is None else average.module).eval()
+
+
+def fit_model(
+    args: argparse.Namespace,
+    model: BaseAutoencoder,
+    images: ImageSet,
+    budget: Budget,
+    accelerator: Any,
+    stop: StopOnInterrupt,
+) -> BaseAutoencoder:
+    """The first stage: −log p(x|z) + penalty. Returns the model to keep."""
+    device = accelerator.device
+    model.to(device).to(memory_format=torch.channels_last)
+    noise = torch.Generator(device).manual_seed(args.seed + accelerator.process_index)
+
+    def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = images.batch(index, device)
+        if args.random_flip:
+            mirrored = torch.rand(len(x), 1, 1, 1, device=device, generator=noise) < 0.5
+            x = torch.where(mirrored, x.flip(3), x)
+        x = model.likelihood.observe(x, noise).to(memory_format=torch.channels_last)
+        if isinstance(model, VAE) and args.kl_warmup_steps:
+            warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
+            model.bottleneck.beta = model.config.beta * warm
+        out = prepared(x, noise)
+        return out.loss, out.metrics
+
+    def show_samples() -> None:
+        if model.prior is not None:
+            write_folder(args.output_dir, {"samples.png": samples_png(model)})
+
+    kept = optimize(args, model, loss_of, len(images), budget, accelerator, stop, show_samples)
     if isinstance(kept, VAE):
         kept.bottleneck.beta = kept.config.beta
     # The layout in which from_pretrained builds it: another one rounds differently.
-    return kept.to(memory_format=torch.contiguous_format).eval(), budget
+    return kept.to(memory_format=torch.contiguous_format)
+
+
+def fit_prior(
+    args: argparse.Namespace,
+    model: BaseAutoencoder,
+    images: ImageSet,
+    budget: Budget,
+    accelerator: Any,
+    stop: StopOnInterrupt,
+) -> None:
+    """The second stage: p(z) for a model that has none yet, fitted to the latents of its images."""
+    noise = torch.Generator().manual_seed(args.seed)
+    if isinstance(model, VQVAE) and budget.progress < 1 and not stop.asked:
+        accelerator.print("training the prior on the codes ...")
+        codes = all_latents(model, images, noise, len(images))
+        if args.random_flip:
+            mirrored = dataclasses.replace(images, pixels=images.pixels.flip(3))
+            codes = torch.cat([codes, all_latents(model, mirrored, noise, len(images))])
+        model.set_prior("autoregressive")
+
+        def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            nll = prepared(codes[index].to(model.device).long()).mean()
+            return nll, {"codes": nll.detach()}
+
+        model.prior = optimize(args, model.prior, loss_of, len(codes), budget, accelerator, stop)
+    elif isinstance(model, Autoencoder) or args.prior == "mixture":
+        accelerator.print("fitting a mixture of Gaussians to the latents ...")
+        model.set_prior("mixture")
+        assert isinstance(model.prior, GaussianMixture)
+        model.prior.fit(all_latents(model, images, noise, FOR_THE_MIXTURE), args.seed)
+
+
+@torch.inference_mode()
+def all_latents(
+    model: BaseAutoencoder, images: ImageSet, noise: torch.Generator, most: int
+) -> Tensor:
+    """Codes, or draws from the posterior, of the first images, on the CPU."""
+    some = dataclasses.replace(images, pixels=images.pixels[:most])
+    found = []
+    for x in batches(model, some, noise):
+        if isinstance(model, VAE):
+            z = reparameterize(*model.posterior(x), noise)
+        elif isinstance(model, VQVAE):
+            z = model.codes(x).int()
+        else:
+            z = model.encode(x)
+        found.append(z.cpu())
+    return torch.cat(found).clone()
 
 
 # What to leave behind
@@ -345,6 +451,11 @@ def reconstructions_png(model: BaseAutoencoder, held_out: ImageSet) -> bytes:
 
 def advice(results: dict[str, Any], model: BaseAutoencoder) -> str | None:
     """Words for a model whose latents have collapsed."""
+    if isinstance(model, VQVAE) and results["perplexity"] < model.config.codebook_size / 10:
+        return (
+            f"the codes are used like {results['perplexity']:.0f} of {model.config.codebook_size}: "
+            "use a smaller codebook, --model fsq-vae, or train longer"
+        )
     if not isinstance(model, VAE):
         return None
     active, latents = results["active_units"], model.config.latent_dim
@@ -398,19 +509,31 @@ def run(args: argparse.Namespace) -> None:
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
     write_folder(args.output_dir, {"train_config.json": as_json(vars(args))})  # now, if it fails
 
-    model, budget = fit(args, model, images, accelerator)
+    budget, prior_budget = make_budgets(args, len(images))
+    with StopOnInterrupt() as stop:
+        model = fit_model(args, model, images, budget, accelerator, stop)
+        if accelerator.is_main_process:
+            write_folder(args.output_dir, model_files(model))  # before anything can go wrong
+        fit_prior(args, model, images, prior_budget, accelerator, stop)
     accelerator.end_training()
     if not accelerator.is_main_process:
         return
-    write_folder(args.output_dir, model_files(model))  # before anything else can go wrong
+    write_folder(args.output_dir, model_files(model))
     say("measuring on the held-out images ...")
-    results = evaluate(model, held_out, seed=args.seed)
+    results = evaluate(model, held_out, seed=args.seed, samples=EVALUATION_SAMPLES)
     command = f"python train.py {shlex.join(sys.argv[1:])}".strip()
     processor = (
         torch.cuda.get_device_name()
         if accelerator.device.type == "cuda"
         else (f"{torch.get_num_threads()} CPU cores")
     )
+    summary = (
+        f"{budget.step} steps of {args.train_batch_size} images in {budget.spent / 60:.1f} minutes "
+        f"on {processor}."
+    )
+    if prior_budget.step:
+        minutes = prior_budget.spent / 60
+        summary += f" Then its prior: {prior_budget.step} steps in {minutes:.1f} minutes."
     card = render_card(
         model.config,
         name=args.output_dir.resolve().name,
@@ -418,11 +541,7 @@ def run(args: argparse.Namespace) -> None:
         results=results,
         dataset=images.name,
         pictures=True,
-        training={
-            "summary": f"{budget.step} steps of {args.train_batch_size} images in "
-            f"{budget.spent / 60:.1f} minutes on {processor}.",
-            "command": command,
-        },
+        training={"summary": summary, "command": command},
     )
     write_folder(
         args.output_dir,
@@ -434,8 +553,7 @@ def run(args: argparse.Namespace) -> None:
             "reconstructions.png": reconstructions_png(model, held_out),
         },
     )
-    for name, value in results.items():
-        say(f"  {name:<16} {value:.4f}" if isinstance(value, float) else f"  {name:<16} {value}")
+    say(table(results))
     if words := advice(results, model):
         say(f"note: {words}")
     say(

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Autoencoder": "models",
+    "AutoencoderConfig": "configs",
     "HubError": "errors",
     "Output": "models",
     "PRESETS": "configs",
     "VAE": "models",
     "VAEConfig": "configs",
+    "VQVAE": "models",
+    "VQVAEConfig": "configs",
     "from_pretrained": "hub",
     "grid": "images",
     "to_pil": "images",
@@ -21,11 +25,11 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
-    from .configs import PRESETS, VAEConfig
+    from .configs import PRESETS, AutoencoderConfig, VAEConfig, VQVAEConfig
     from .errors import HubError
     from .hub import from_pretrained
     from .images import grid, to_pil
-    from .models import VAE, Output
+    from .models import VAE, VQVAE, Autoencoder, Output
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,18 @@ from .configs import Config
 # Where hfvae comes from, in cards, Spaces and script headers: no release claimed that is not there.
 INSTALL = "pip install -e .  # in a checkout of the hfvae repository"
 
-FAMILY_WORDS = {"vae": "A variational autoencoder (VAE)"}
-PRIOR_WORDS = {"standard-normal": "draws of the prior p(z) = N(0, I)"}
+FAMILY_WORDS = {
+    "autoencoder": "An autoencoder",
+    "vae": "A variational autoencoder (VAE)",
+    "vq-vae": "A vector-quantized variational autoencoder (VQ-VAE)",
+}
+PRIOR_WORDS = {
+    "none": "nothing: this model has no prior and cannot sample",
+    "standard-normal": "draws of the prior p(z) = N(0, I)",
+    "mixture": "draws of the Gaussian mixture that was fitted to its latents",
+    "uniform": "uniformly random codes, since no prior was trained",
+    "autoregressive": "codes that its transformer prior drew",
+}
 DATA_LICENCES = {"sprites": "apache-2.0", "fashion-mnist": "mit", "mnist": "cc-by-sa-3.0"}
 
 
@@ -25,9 +35,20 @@ METRICS = {
     "elbo": Metric("ELBO, a lower bound on log p(x)", "nats/image"),
     "reconstruction": Metric("reconstruction, −log p(x\\|z)", "nats/image"),
     "kl": Metric("KL(q(z\\|x) ‖ p(z))", "nats/image"),
+    "nll": Metric("−log p(x), importance-sampled", "nats/image"),
     "bits_per_dim": Metric("−ELBO", "bits/dim"),
+    "nll_bits_per_dim": Metric("−log p(x), importance-sampled", "bits/dim"),
     "active_units": Metric("active units", "latents"),
+    "perplexity": Metric("codebook perplexity", "codes"),
+    "codebook_usage": Metric("share of the codebook used", ""),
     "psnr": Metric("PSNR of the reconstruction", "dB"),
+    "ssim": Metric("SSIM of the reconstruction", ""),
+    "mig": Metric("MIG", ""),
+    "sap": Metric("SAP", ""),
+    "dci_disentanglement": Metric("DCI disentanglement", ""),
+    "dci_completeness": Metric("DCI completeness", ""),
+    "dci_informativeness": Metric("DCI informativeness", "accuracy"),
+    "factor_vae_score": Metric("FactorVAE score", "accuracy"),
 }
 
 
@@ -76,7 +97,9 @@ def render_card(
                 dataset_name=dataset or "unknown",
                 dataset_split=results["split"] if results else None,
                 metric_type=key,
-                metric_name=f"{METRICS[key].name} ({METRICS[key].unit})".replace("\\", ""),
+                metric_name=f"{METRICS[key].name} ({METRICS[key].unit or '0 to 1'})".replace(
+                    "\\", ""
+                ),
                 metric_value=round(value, 4),
             )
             for key, value in numbers.items()

@@ -123,25 +123,105 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(Config):
+    """An autoencoder: latents without a price, and so without a shape to draw new ones from.
+
+    Args:
+        latent_dim: how many numbers z has.
+        prior: "none" for a new model; "mixture" once one was fitted to its codes.
+        prior_components: Gaussians in a mixture.
+    """
+
+    model_type = "autoencoder"
+
+    latent_dim: int = checked(32, whole(1, 65536))
+    prior: str = checked("none", one_of("none", "mixture"))
+    prior_components: int = checked(10, whole(1, 1000))
+
+
+@dataclass(frozen=True, kw_only=True)
 class VAEConfig(Config):
     """A VAE (Kingma & Welling 2014); with beta ≠ 1 a β-VAE (Higgins et al. 2017).
 
     Args:
         latent_dim: how many numbers z has.
         beta: weight of KL(q(z|x) ‖ p(z)), in nats per image; 1 makes the loss the negative ELBO.
-        prior: p(z).
+        prior: "standard-normal", or "mixture" once one was fitted to posterior samples.
+        prior_components: Gaussians in a mixture.
     """
 
     model_type = "vae"
 
     latent_dim: int = checked(32, whole(1, 65536))
     beta: float = checked(1.0, real(0, 1e6))
-    prior: str = checked("standard-normal", one_of("standard-normal"))
+    prior: str = checked("standard-normal", one_of("standard-normal", "mixture"))
+    prior_components: int = checked(10, whole(1, 1000))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig(Config):
+    """A VQ-VAE (van den Oord et al. 2017): latents are a grid of codes.
+
+    Args:
+        quantizer: "vq", the nearest vector of a codebook; or "fsq", every channel rounded to a few
+            levels (Mentzer et al. 2024), a codebook that cannot collapse.
+        codebook_size: how many codes; for fsq a product of numbers from 3 to 8.
+        embedding_dim: length of the codebook's vectors; fsq has its own.
+        commitment: weight of the commitment term, in nats per image.
+        ema_decay: of the moving averages that are the codebook; 0 learns it by gradient instead.
+        prior: "uniform" for a new model; "autoregressive" once a transformer was trained on codes.
+        prior_width, prior_layers: size of that transformer.
+    """
+
+    model_type = "vq-vae"
+    coarsest = 8
+
+    blocks: int = checked(2, whole(0, 64))
+    quantizer: str = checked("vq", one_of("vq", "fsq"))
+    codebook_size: int = checked(512, whole(3, 65536))
+    embedding_dim: int = checked(16, whole(1, 4096))
+    commitment: float = checked(0.25, real(0, 1e6))
+    ema_decay: float = checked(0.99, real(0, 0.99999))
+    prior: str = checked("uniform", one_of("uniform", "autoregressive"))
+    prior_width: int = checked(128, whole(8, 4096))
+    prior_layers: int = checked(4, whole(1, 64))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantizer == "fsq":
+            fsq_levels(self.codebook_size)
+        if self.prior_width % 8:
+            raise ValueError(f"prior_width must be a multiple of 8, not {self.prior_width}")
+
+
+def fsq_levels(codebook_size: int) -> tuple[int, ...]:
+    """The levels of each channel, 3 to 8, whose product is the codebook: as few as will do.
+
+    Raises:
+        ValueError: the size is no such product.
+    """
+    options = [(size, ()) for size in [codebook_size]]
+    while options:
+        longer = []
+        for rest, levels in options:
+            for level in range(8, 2, -1):
+                if rest == level:
+                    return (*levels, level)
+                if rest % level == 0 and (not levels or level <= levels[-1]):
+                    longer.append((rest // level, (*levels, level)))
+        options = longer
+    raise ValueError(
+        f"an fsq codebook_size is a product of numbers from 3 to 8, such as 256 or 1000, "
+        f"not {codebook_size}"
+    )
 
 
 # What `train.py --model` offers. The beta-VAE's scale is fixed because a learned one would shrink
 # until the reconstruction drowns beta again.
 PRESETS: dict[str, Callable[..., Config]] = {
+    "autoencoder": AutoencoderConfig,
     "vae": VAEConfig,
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1),
+    "vq-vae": VQVAEConfig,
+    "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),
 }

@@ -1,54 +1,125 @@
-"""How good a model is, on images that it was not trained on. All of them count, each once."""
+"""How good a model is, on images that it was not trained on. All of them count, each once.
 
+python -m hfvae.evaluate runs/photos-vae --dataset path/to/photos --samples 100
+"""
+
+import argparse
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .data import ImageSet
-from .models import VAE, BaseAutoencoder
+from . import functional as F
+from .data import DataError, ImageSet, load_images
+from .disentanglement import dci, factor_vae_score, mig, sap
+from .hub import from_pretrained
+from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
+from .sprites import Sprites
 
 ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this
+FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have it
 
 
 @torch.inference_mode()
-def evaluate(model: BaseAutoencoder, images: ImageSet, seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    model: BaseAutoencoder, images: ImageSet, seed: int = 0, samples: int = 0
+) -> dict[str, Any]:
     """The numbers of evaluation.json: flat, in nats per image unless their name says otherwise.
 
-    `elbo` (with its standard error over images), `reconstruction`, `kl`, `bits_per_dim`,
-    `active_units`, `psnr` in dB; what does not apply is absent.
+    What does not apply to a model or a data set is absent.
+
+    Args:
+        model: any family.
+        images: held-out ones.
+        seed: of all noise, binarization and dequantization included.
+        samples: for the importance-sampled −log p(x) of a VAE; 0 leaves it out.
     """
-    from torchmetrics.image import PeakSignalNoiseRatio
+    from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
     model.eval()
-    generator = torch.Generator().manual_seed(seed)
+    noise = torch.Generator().manual_seed(seed)
     psnr = PeakSignalNoiseRatio(data_range=1.0, reduction="elementwise_mean", dim=(1, 2, 3))
-    psnr.to(model.device)
-    elbo, reconstruction, kl, mu = [], [], [], []
-    for x in batches(model, images, generator):
-        state = generator.get_state()
-        out = model(x, generator)
-        generator.set_state(state)  # the same noise: elbo is −(reconstruction + kl)
-        reconstruction.append(out.metrics["reconstruction"] * len(x))
-        kl.append(out.metrics["kl"] * len(x))
-        elbo.append(model.elbo(x, generator))
-        psnr.update(model.reconstruct(x), x)
-        if isinstance(model, VAE):
-            mu.append(model.posterior(x)[0])
-    bound, n = torch.cat(elbo).double(), len(images)
-    return {
-        "elbo": bound.mean().item(),
-        "elbo_se": (bound.std() / n**0.5).item(),
-        "reconstruction": sum(reconstruction).item() / n,
-        "kl": sum(kl).item() / n,
-        "bits_per_dim": model.likelihood.bits_per_dim(-bound.mean().item(), model.config.dims),
-        "active_units": int((torch.cat(mu).var(dim=0) > ACTIVE).sum()),
-        "psnr": psnr.compute().item(),
+    psnr = psnr.to(model.device)
+    ssim: Any = StructuralSimilarityIndexMeasure(data_range=1.0).to(model.device)
+    large_enough = min(model.config.size) >= 11  # for the window of SSIM
+    sums: dict[str, float] = {}
+    elbo, nll = [], []
+    for x in batches(model, images, noise):
+        state = noise.get_state()
+        metrics = model(x, noise).metrics
+        for name in ("reconstruction", "kl"):
+            if name in metrics:
+                sums[name] = sums.get(name, 0.0) + metrics[name].item() * len(x)
+        if not isinstance(model, Autoencoder):
+            noise.set_state(state)  # the same noise: elbo is −(reconstruction + kl)
+            elbo.append(model.elbo(x, noise))
+        if isinstance(model, VAE) and samples:
+            nll.append(-model.log_likelihood(x, samples, noise))
+        x_hat = model.reconstruct(x)
+        psnr.update(x_hat, x)
+        if large_enough:
+            ssim.update(x_hat, x)
+
+    n, dims, likelihood = len(images), model.config.dims, model.likelihood
+    results: dict[str, Any] = {}
+    if elbo:
+        results["elbo"], results["elbo_se"] = _mean_and_error(torch.cat(elbo))
+    results |= {name: total / n for name, total in sums.items()}
+    if nll:
+        results["nll"], results["nll_se"] = _mean_and_error(torch.cat(nll))
+        results["nll_bits_per_dim"] = likelihood.bits_per_dim(results["nll"], dims)
+    if elbo:
+        results["bits_per_dim"] = likelihood.bits_per_dim(-results["elbo"], dims)
+    results |= latent_metrics(model, images, seed)
+    results["psnr"] = float(psnr.compute())
+    if large_enough:
+        results["ssim"] = float(ssim.compute())
+    if images.factors is not None and not isinstance(model, VQVAE):
+        results |= disentanglement(model, seed)
+    return results | {
         "images": n,
+        "samples": samples,
         "seed": seed,
         "split": images.split,
         "likelihood": model.config.likelihood,
+    }
+
+
+def latent_metrics(model: BaseAutoencoder, images: ImageSet, seed: int) -> dict[str, Any]:
+    """What the latents of a whole set say: active units, or perplexity and use of the codebook."""
+    noise = torch.Generator().manual_seed(seed)
+    if isinstance(model, VQVAE):
+        counts = sum(model.bottleneck.counts(model.codes(x)) for x in batches(model, images, noise))
+        assert isinstance(counts, Tensor)
+        return {
+            "perplexity": F.perplexity(counts).item(),
+            "codebook_usage": (counts > 0).double().mean().item(),
+        }
+    if isinstance(model, VAE):
+        z = torch.cat([model.encode(x) for x in batches(model, images, noise)])
+        return {"active_units": int((z.var(dim=0) > ACTIVE).sum())}
+    return {}
+
+
+def disentanglement(model: BaseAutoencoder, seed: int) -> dict[str, float]:
+    """All scores on sprites of the model's size, which draw any combination of factors."""
+    sprites = Sprites(model.config.size, model.config.channels)
+    generator = torch.Generator().manual_seed(seed)
+
+    def encode(x: Tensor) -> Tensor:
+        return model.encode(model.likelihood.observe(x, generator).to(model.device)).cpu()
+
+    factors = sprites.draw_factors(FACTOR_SAMPLES, generator)
+    z = torch.cat([encode(sprites.images(some)) for some in factors.split(256)])
+    return {
+        "mig": mig(z, factors),
+        "sap": sap(z, factors),
+        **dci(z, factors),
+        "factor_vae_score": factor_vae_score(encode, sprites, generator),
     }
 
 
@@ -59,3 +130,58 @@ def batches(
     for start in range(0, len(images), size):
         x = images.batch(slice(start, start + size), model.device)
         yield model.likelihood.observe(x, generator)
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean over images and its standard error."""
+    values = values.double()
+    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return values.mean().item(), error
+
+
+def table(results: dict[str, Any]) -> str:
+    """The numbers, one a line."""
+    return "\n".join(
+        f"  {name:<22}{value:.4f}" if isinstance(value, float) else f"  {name:<22}{value}"
+        for name, value in results.items()
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m hfvae.evaluate", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("--dataset", required=True, help="as for train.py")
+    parser.add_argument("--split", default="test", choices=["train", "test"])
+    parser.add_argument("--samples", type=int, default=0, help="for −log p(x) of a VAE")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image_column")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file too")
+    args = parser.parse_args(argv)
+    try:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = from_pretrained(args.model, device=device, dtype=torch.float32)
+        images = load_images(
+            args.dataset,
+            args.split,
+            size=model.config.size,
+            channels=model.config.channels,
+            image_column=args.image_column,
+            data_dir=args.data_dir,
+        )
+        results = evaluate(model, images, args.seed, args.samples)
+        if args.output:
+            args.output.write_text(json.dumps(results, indent=2) + "\n")
+    except ImportError as error:
+        print(f'evaluate: {error}; pip install -e ".[train]"', file=sys.stderr)
+        raise SystemExit(2) from None
+    except (DataError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -119,3 +119,89 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     if sine < 1e-3 or a.norm() == 0 or b.norm() == 0:
         return lerp(a, b, t)
     return (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / sine
+
+
+# Many samples instead of one
+
+
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """log (1/K) Σ_k w_k, (K, B) -> (B,) in nats; w_k = p(x|z_k) p(z_k) / q(z_k|x), z_k ~ q(z|x).
+
+    A lower bound on log p(x) that K = 1 makes the ELBO and K → ∞ makes exact. Burda et al. 2016
+    (arXiv:1509.00519), eq. 8 and theorem 1.
+    """
+    return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
+
+
+# Discrete latents
+
+
+def nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the nearest codebook vector: (..., D), (K, D) -> int64 (...).
+
+    van den Oord et al. 2017 (arXiv:1711.00937), eq. 1. ‖z − e‖² = ‖z‖² − 2 z·e + ‖e‖², and ‖z‖² is
+    the same for all codes.
+    """
+    return (codebook.square().sum(1) - 2 * z @ codebook.T).argmin(-1)
+
+
+def straight_through(z: Tensor, z_q: Tensor) -> Tensor:
+    """z_q in the forward pass; in the backward pass its gradient goes to z unchanged."""
+    return z + (z_q - z).detach()
+
+
+def commitment_term(z: Tensor, z_q: Tensor) -> Tensor:
+    """‖z − sg[z_q]‖², (B,): moves the encoder towards its codes. van den Oord et al., eq. 3."""
+    return per_image((z - z_q.detach()).square())
+
+
+def codebook_term(z: Tensor, z_q: Tensor) -> Tensor:
+    """‖sg[z] − z_q‖², (B,): moves the codes towards the encoder. van den Oord et al., eq. 3."""
+    return per_image((z.detach() - z_q).square())
+
+
+def ema_codebook(
+    counts: Tensor, sums: Tensor, batch_counts: Tensor, batch_sums: Tensor, decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of the moving averages that replace the codebook term.
+
+    N_i ← γ N_i + (1−γ) n_i,  m_i ← γ m_i + (1−γ) Σ z,  e_i = m_i / N_i; van den Oord et al.,
+    appendix A.1. Shapes (K,), (K, D), (K,), (K, D) -> new counts, sums and codebook (K, D).
+    """
+    counts = decay * counts + (1 - decay) * batch_counts
+    sums = decay * sums + (1 - decay) * batch_sums
+    return counts, sums, sums / counts.clamp_min(1e-5)[:, None]
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    """exp of the entropy of the codes' use, (K,) -> (): K if all alike, 1 if there is only one."""
+    p = counts / counts.sum()
+    return torch.exp(-torch.xlogy(p, p).sum())
+
+
+def round_to_levels(z: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Finite scalar quantization: squash each channel and round it to one of its levels.
+
+    Mentzer et al. 2024 (arXiv:2309.15505), section 3.1, with bins of equal width, so that the
+    outermost levels are used as often as the others. (..., D), (D,) -> the values in [−1, 1],
+    through which gradients pass straight, and int64 indices from 0, both (..., D).
+    """
+    squashed = torch.sigmoid(z) * levels - 0.5
+    index = squashed.round().clamp(min=torch.zeros_like(levels), max=levels - 1)
+    return level_values(straight_through(squashed, index), levels), index.long()
+
+
+def level_values(index: Tensor, levels: Tensor) -> Tensor:
+    """Levels counted from 0 to L−1, spread evenly over [−1, 1]."""
+    return 2 * index / (levels - 1) - 1
+
+
+def uniform_codes_nll(codes: Tensor, codebook_size: int) -> Tensor:
+    """T·log K for T codes that are all alike: int64 (B, ...) -> (B,) in nats."""
+    nats = codes[0].numel() * math.log(codebook_size)
+    return torch.full((len(codes),), nats, device=codes.device)
+
+
+def categorical_nll(codes: Tensor, logits: Tensor) -> Tensor:
+    """−Σ_t log p(code_t), int64 (B, T) and (B, T, K) -> (B,) in nats."""
+    return per_image(nn.cross_entropy(logits.transpose(1, 2), codes, reduction="none"))

@@ -8,6 +8,7 @@ only says which parts it is made of.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from . import functional as F
-from .bottlenecks import Bottleneck, Gaussian
-from .configs import Config, VAEConfig
+from .bottlenecks import (
+    Bottleneck,
+    Deterministic,
+    Discrete,
+    FiniteScalarQuantizer,
+    Gaussian,
+    VectorQuantizer,
+)
+from .configs import AutoencoderConfig, Config, VAEConfig, VQVAEConfig, fsq_levels
 from .images import preprocess
 from .likelihoods import Likelihood, make_likelihood
 from .networks import Decoder, Encoder, grid_of
-from .priors import Prior, StandardNormal
+from .priors import Autoregressive, GaussianMixture, Prior, StandardNormal, Uniform
 
 CHUNK = 2**22  # numbers in the images decoded at once: bounds the memory of `sample`
 
@@ -155,8 +163,7 @@ class BaseAutoencoder(nn.Module):
     @in_eval_mode
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the latent that `decode` takes; no noise."""
-        self._check_values(x)
-        return self.bottleneck.mode(self.encoder(x).to(x.dtype))
+        return self.bottleneck.quantize(self._mode(x))
 
     @in_eval_mode
     def decode(self, z: Tensor) -> Tensor:
@@ -197,8 +204,7 @@ class BaseAutoencoder(nn.Module):
                 f"this {type(self).__name__} has no prior over its latents, so there is nothing "
                 "to draw from: its latent space has gaps that decode to no image"
             )
-        z = self.prior.sample(n, temperature, generator).to(self.device, self.dtype)
-        return self._decode_in_chunks(z)
+        return self._decode_in_chunks(self._draw(n, temperature, generator))
 
     @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, steps: int = 8, mode: str = "slerp") -> Tensor:
@@ -216,10 +222,10 @@ class BaseAutoencoder(nn.Module):
             raise ValueError(f"steps must be 2 or more, not {steps}")
         if mode not in ("slerp", "lerp"):
             raise ValueError(f"mode must be 'slerp' or 'lerp', not {mode!r}")
-        start, end = self.encode(_one(a)), self.encode(_one(b))
+        start, end = self._mode(_one(a)), self._mode(_one(b))
         path = F.slerp if mode == "slerp" else F.lerp
         t = torch.linspace(0, 1, steps).to(start).view(-1, *[1] * (start.ndim - 1))
-        return self._decode_in_chunks(path(start, end, t))
+        return self._decode_in_chunks(self.bottleneck.quantize(path(start, end, t)))
 
     @torch.no_grad()
     def traverse(self, x: Tensor, dim: int, values: Sequence[float] | Tensor) -> Tensor:
@@ -242,6 +248,12 @@ class BaseAutoencoder(nn.Module):
         z = z.repeat(len(values), 1)
         z[:, dim] = torch.as_tensor(values).to(z)
         return self._decode_in_chunks(z)
+
+    def set_prior(self, name: str) -> None:
+        """Give the model a new, untrained prior: another of those that its config may name."""
+        self.config = dataclasses.replace(self.config, prior=name)
+        prior = make_prior(self.config, self.latent_shape[1:])
+        self.prior = None if prior is None else prior.to(self.device)
 
     def preprocess(self, images: Any) -> Tensor:
         """PIL image, path, array or a list of them -> (B, C, H, W) in [0, 1] of the model's size.
@@ -268,6 +280,19 @@ class BaseAutoencoder(nn.Module):
         from .hub import from_pretrained
 
         return from_pretrained(repo_or_dir, family=cls, **kwargs)
+
+    # What sampling and interpolation need of a family
+
+    @in_eval_mode
+    def _mode(self, x: Tensor) -> Tensor:
+        """The latent without noise and before any rounding."""
+        self._check_values(x)
+        return self.bottleneck.mode(self.encoder(x).to(x.dtype))
+
+    def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        """n latents for `decode` from the prior."""
+        assert self.prior is not None
+        return self.prior.sample(n, temperature, generator).to(self.device, self.dtype)
 
     # Housekeeping
 
@@ -328,6 +353,32 @@ class BaseAutoencoder(nn.Module):
             )
 
 
+class Autoencoder(BaseAutoencoder):
+    """Encoder and decoder alone: it reconstructs, and its latent space is left to chance.
+
+    Nothing makes codes fill the space between them, so a point drawn there decodes to no image:
+    `sample` needs a mixture fitted to the codes first, as `train.py` does.
+    """
+
+    config_class = AutoencoderConfig
+    config: AutoencoderConfig
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            config,
+            bottleneck=Deterministic(config.latent_dim),
+            prior=make_prior(config),
+            latent_features=config.latent_dim,
+            encoder=encoder,
+            decoder=decoder,
+        )
+
+
 class VAE(BaseAutoencoder):
     """The variational autoencoder: q(z|x) = N(μ(x), σ²(x)), p(z) = N(0, I).
 
@@ -337,6 +388,7 @@ class VAE(BaseAutoencoder):
     config_class = VAEConfig
     config: VAEConfig
     bottleneck: Gaussian
+    prior: Prior
 
     def __init__(
         self,
@@ -347,7 +399,7 @@ class VAE(BaseAutoencoder):
         super().__init__(
             config,
             bottleneck=Gaussian(config.latent_dim, config.beta),
-            prior=StandardNormal(config.latent_dim),
+            prior=make_prior(config),
             latent_features=config.latent_dim,
             encoder=encoder,
             decoder=decoder,
@@ -361,18 +413,168 @@ class VAE(BaseAutoencoder):
 
     @in_eval_mode
     def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """log p(x|z) − KL(q(z|x) ‖ p(z)) ≤ log p(x) in expectation, (B,) in nats.
+        """A one-sample lower bound on log p(x), (B,) in nats; `beta` plays no part.
 
-        Jensen's inequality: log p(x) = log E_q[p(x|z) p(z) / q(z|x)] ≥ E_q[log p(x|z)] − KL.
+        Jensen's inequality: log p(x) = log E_q[p(x|z) p(z) / q(z|x)] ≥ E_q[log p(x|z)] − KL(q ‖ p).
+        The KL is exact for the standard normal prior; for a mixture it is that of the z drawn.
         """
         self.likelihood.check(x)
         mu, logvar = self.posterior(x)
         z = F.reparameterize(mu, logvar, generator)
         nll = self.likelihood.nll(x, self.decoder(z).to(x.dtype))
-        return -nll - F.gaussian_kl(mu, logvar)
+        if isinstance(self.prior, StandardNormal):
+            return -nll - F.gaussian_kl(mu, logvar)
+        return -nll - self.prior.nll(z) + F.gaussian_nll(z, mu, logvar)
+
+    @in_eval_mode
+    @torch.no_grad()
+    def log_likelihood(
+        self, x: Tensor, samples: int = 100, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """log p(x) by importance sampling, (B,) in nats: a bound that grows with `samples`.
+
+        Args:
+            x: (B, C, H, W) in [0, 1], of the kind that the likelihood is over.
+            samples: z drawn from q(z|x) for each image.
+            generator: the same seed gives the same numbers.
+
+        Raises:
+            ValueError: bad images, or no samples.
+        """
+        self.likelihood.check(x)
+        if samples < 1:
+            raise ValueError(f"samples must be 1 or more, not {samples}")
+        return torch.cat([self._log_likelihood(some, samples, generator) for some in x.split(64)])
+
+    def _log_likelihood(self, x: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+        mu, logvar = self.posterior(x)
+        z = F.reparameterize(
+            mu.expand(samples, *mu.shape), logvar.expand(samples, *mu.shape), generator
+        )
+        at_once = max(1, CHUNK // x.numel())
+        return F.importance_bound(
+            torch.cat([self._log_weights(x, some, mu, logvar) for some in z.split(at_once)])
+        )
+
+    def _log_weights(self, x: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        """log p(x|z) + log p(z) − log q(z|x): (B, ...), (k, B, D), (B, D), (B, D) -> (k, B)."""
+        k, b = z.shape[:2]
+        flat = z.flatten(0, 1)
+        many = [t.expand(k, *t.shape).flatten(0, 1) for t in (x, mu, logvar)]
+        nll = self.likelihood.nll(many[0], self.decoder(flat).to(x.dtype))
+        log_weights = -nll - self.prior.nll(flat) + F.gaussian_nll(flat, *many[1:])
+        return log_weights.view(k, b)
 
 
-FAMILIES: dict[str, type[Any]] = {VAEConfig.model_type: VAE}
+class VQVAE(BaseAutoencoder):
+    """Discrete latents: a grid of codes, each naming a vector that the decoder sees.
+
+    van den Oord et al. 2017 (arXiv:1711.00937); with `quantizer="fsq"` Mentzer et al. 2024.
+    """
+
+    config_class = VQVAEConfig
+    config: VQVAEConfig
+    bottleneck: Discrete
+    prior: Prior
+
+    def __init__(
+        self,
+        config: VQVAEConfig,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
+        if config.quantizer == "fsq":
+            bottleneck = FiniteScalarQuantizer(fsq_levels(config.codebook_size))
+        else:
+            bottleneck = VectorQuantizer(
+                config.embedding_dim, config.codebook_size, config.commitment, config.ema_decay
+            )
+        super().__init__(
+            config,
+            bottleneck=bottleneck,
+            prior=None,
+            latent_features=bottleneck.in_features,
+            encoder=encoder,
+            decoder=decoder,
+            spatial=True,
+        )
+        self.set_prior(config.prior)
+
+    @in_eval_mode
+    def codes(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> int64 (B, h, w), each from 0 to codebook_size − 1."""
+        return self.bottleneck.codes(self._mode(x))
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """int64 (B, h, w) -> (B, C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: the grid has another size, or a code is not in the codebook.
+        """
+        if codes.shape[1:] != self.latent_shape[1:]:
+            raise ValueError(
+                f"expected codes of shape (B, {', '.join(map(str, self.latent_shape[1:]))}), "
+                f"got {tuple(codes.shape)}"
+            )
+        if codes.numel() and not 0 <= codes.min() <= codes.max() < self.config.codebook_size:
+            raise ValueError(f"codes must be from 0 to {self.config.codebook_size - 1}")
+        return self._decode_in_chunks(self.bottleneck.lookup(codes))
+
+    @torch.no_grad()
+    def traverse(self, x: Tensor, dim: int, values: Sequence[float] | Tensor) -> Tensor:
+        """What one code does: the code in cell `dim` replaced by each of `values`.
+
+        Args:
+            x: one image, (C, H, W) or (1, C, H, W) in [0, 1].
+            dim: a cell of the code grid, counted row by row.
+            values: codes.
+
+        Returns:
+            (len(values), C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: the grid has no such cell, or the codebook no such code.
+        """
+        codes = self.codes(_one(x))
+        cells = codes[0].numel()
+        if not 0 <= dim < cells:
+            raise ValueError(f"dim must be from 0 to {cells - 1}, not {dim}")
+        codes = codes.repeat(len(values), 1, 1)
+        codes.flatten(1)[:, dim] = torch.as_tensor(values).to(codes)
+        return self.decode_codes(codes)
+
+    @in_eval_mode
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """log p(x|codes) + log p(codes) ≤ log p(x), (B,) in nats, for the codes of x.
+
+        The posterior is certain of its codes, so nothing is drawn and its entropy is zero.
+        """
+        self.likelihood.check(x)
+        codes = self.codes(x)
+        params = self.decoder(self.bottleneck.lookup(codes)).to(x.dtype)
+        return -self.likelihood.nll(x, params) - self.prior.nll(codes)
+
+    def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        codes = self.prior.sample(n, temperature, generator).to(self.device)
+        return self.bottleneck.lookup(codes)
+
+
+FAMILIES: dict[str, type[Any]] = {
+    family.config_class.model_type: family for family in (Autoencoder, VAE, VQVAE)
+}
+
+
+def make_prior(config: Any, grid: tuple[int, ...] = ()) -> Prior | None:
+    """The prior that a config names; codes have a grid (h, w)."""
+    if config.prior == "standard-normal":
+        return StandardNormal(config.latent_dim)
+    if config.prior == "mixture":
+        return GaussianMixture(config.prior_components, config.latent_dim)
+    if config.prior == "uniform":
+        return Uniform(config.codebook_size, grid)
+    if config.prior == "autoregressive":
+        return Autoregressive(config.codebook_size, grid, config.prior_width, config.prior_layers)
+    return None
 
 
 def _one(x: Tensor) -> Tensor:

@@ -17,6 +17,27 @@ FACTORS = {"shape": 3, "scale": 6, "orientation": 16, "x": 16, "y": 16, "colour"
 SHAPES = ("square", "ellipse", "heart")
 
 
+class Sprites:
+    """The set as a whole: draws any combination of factors on demand, at one size.
+
+    Attributes:
+        counts: how many values each factor takes.
+    """
+
+    counts = tuple(FACTORS.values())
+
+    def __init__(self, size: tuple[int, int] = (64, 64), channels: int = 3) -> None:
+        self.size, self.channels = size, channels
+
+    def draw_factors(self, n: int, generator: torch.Generator) -> Tensor:
+        """n combinations: int64 (n, 6)."""
+        return draw_factors(n, generator)
+
+    def images(self, factors: Tensor) -> Tensor:
+        """float (n, C, H, W) in [0, 1]."""
+        return render(factors, self.size, self.channels).float() / 255
+
+
 def draw_factors(n: int, generator: torch.Generator) -> Tensor:
     """n combinations, each factor uniform by itself: int64 (n, 6)."""
     columns = [torch.randint(count, (n,), generator=generator) for count in FACTORS.values()]
@@ -52,8 +73,10 @@ def _render(factors: Tensor, size: tuple[int, int], channels: int) -> Tensor:
     u = (dx * torch.cos(angle) + dy * torch.sin(angle)) / radius
     v = (dy * torch.cos(angle) - dx * torch.sin(angle)) / radius
 
-    distances = torch.stack([_square(u, v), _ellipse(u, v), _heart(u, v)])
-    distance = distances.gather(0, shape.view(1, -1, 1, 1).expand(1, -1, height, width))[0]
+    distance = torch.empty_like(u)
+    for i, outline in enumerate([_square, _ellipse, _heart]):
+        those = shape == i
+        distance[those] = outline(u[those], v[those])
     coverage = (0.5 - distance * radius).clamp(0, 1)  # of each pixel, to within a straight edge
     tint = _palette(channels)[colour].view(-1, channels, 1, 1)
     pixels = coverage[:, None] * tint

@@ -9,7 +9,7 @@ from pathlib import Path
 import hfvae
 
 PACKAGE = Path(hfvae.__file__).parent
-LEAVES = {"functional", "configs", "networks", "images", "sprites", "errors"}
+LEAVES = {"functional", "configs", "networks", "images", "sprites", "errors", "disentanglement"}
 # From the bottom to the top: a module imports from its own layer or from those before it.
 LAYERS = [
     LEAVES,

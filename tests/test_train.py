@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 
 import hfvae
+from hfvae import data, evaluate
+from hfvae.disentanglement import factor_vae_score
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -78,6 +81,7 @@ def test_a_folder_of_photos_becomes_a_model(
     assert model.config.channels == 3
     results = json.loads((out / "evaluation.json").read_text())
     assert results["images"] == 4
+    assert results["nll"] < -results["elbo"]
     assert results["elbo"] == pytest.approx(-results["reconstruction"] - results["kl"], rel=1e-5)
     assert 0 < results["bits_per_dim"] < 100
     assert f"{results['psnr']:.4f}" in words
@@ -127,6 +131,59 @@ def test_options_reach_the_model(photos, tmp_path, monkeypatch, capsys, extra):
         assert "binarized" in (out / "README.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "vae", "beta-vae", "vq-vae", "fsq-vae"])
+@pytest.mark.parametrize("dataset", ["sprites", "photos"])
+def test_every_family_from_training_to_the_evaluation(
+    name, dataset, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(data, "SPRITES", {"train": (40, 0), "test": (10, 1)})
+    monkeypatch.setattr(evaluate, "FACTOR_SAMPLES", 400)
+    monkeypatch.setattr(evaluate, "factor_vae_score", partial(factor_vae_score, votes=24, batch=4))
+    out = tmp_path / "out"
+    where = photos if dataset == "photos" else dataset
+    codes = ["--codebook_size", "24"] if name in ("vq-vae", "fsq-vae") else ["--latent_dim", "4"]
+    status, words = run(
+        monkeypatch, capsys, "--model", name, "--dataset", where, "--resolution", "16",
+        "--max_train_steps", "4", "--train_batch_size", "8", "--output_dir", out, *codes,
+    )  # fmt: skip
+    assert status == 0, words
+    model = hfvae.from_pretrained(out)
+    expected = {"autoencoder": "mixture", "vq-vae": "autoregressive", "fsq-vae": "autoregressive"}
+    assert model.config.prior == expected.get(name, "standard-normal")
+    images = model.sample(3)
+    assert model.reconstruct(images).shape == (3, 3, 16, 16)
+    assert model.interpolate(images[0], images[1], steps=4).shape == (4, 3, 16, 16)
+    assert model.traverse(images[0], 1, [0, 1]).shape == (2, 3, 16, 16)
+
+    measured = json.loads((out / "evaluation.json").read_text())
+    evaluate.main([str(out), "--dataset", str(where), "--samples", "10",
+                   "--output", str(tmp_path / "again.json")])  # fmt: skip
+    assert json.loads((tmp_path / "again.json").read_text()) == pytest.approx(measured)
+    generative = {"elbo", "elbo_se", "bits_per_dim"}
+    own = {
+        "autoencoder": set(),
+        "vae": {"kl", "nll", "nll_se", "nll_bits_per_dim", "active_units"} | generative,
+        "vq-vae": {"perplexity", "codebook_usage"} | generative,
+    }
+    known = {"beta-vae": "vae", "fsq-vae": "vq-vae"}.get(name, name)
+    dci = {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
+    scores = {"mig", "sap", "factor_vae_score"} | dci
+    scores = scores if dataset == "sprites" and known != "vq-vae" else set()
+    always = {"reconstruction", "psnr", "ssim", "images", "samples", "seed", "split", "likelihood"}
+    assert measured.keys() == own[known] | scores | always
+
+
+def test_a_vae_can_have_a_mixture(photos, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    status, words = run(monkeypatch, capsys, "--dataset", photos, "--resolution", "16",
+                        "--prior", "mixture", "--output_dir", out, *QUICK)  # fmt: skip
+    assert status == 0, words
+    model = hfvae.from_pretrained(out)
+    assert model.config.prior == "mixture"
+    assert model.sample(2).shape == (2, 3, 16, 16)
+    assert "mixture" in (out / "README.md").read_text()
+
+
 def test_the_same_seed_trains_the_same_model(photos, tmp_path, monkeypatch, capsys):
     weights = []
     for out in ("a", "b"):
@@ -167,6 +224,15 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypat
         (["--max_train_steps", "5", "--max_train_minutes", "5"], "not allowed with"),
         (["--beta", "-1"], "beta must be from 0"),
         (["--likelihood", "mse"], "likelihood must be one of"),
+        (
+            ["--model", "vq-vae", "--latent_dim", "4"],
+            "--latent_dim means nothing to --model vq-vae",
+        ),
+        (["--model", "fsq-vae", "--codebook_size", "11"], "product of numbers from 3 to 8"),
+        (
+            ["--model", "autoencoder", "--kl_warmup_steps", "4"],
+            "mean nothing to --model autoencoder",
+        ),
         (["--output_dir", "/proc/none"], "/proc"),
     ],
 )
