@@ -82,6 +82,7 @@ class Config:
             pixels in [0, 1]. None learns it, which balances reconstruction and KL.
         widths: channels after each halving of the image; chosen from its size if empty.
         blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
+        hidden: width of a fully connected layer on either side of a latent vector; 0 for none.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -99,6 +100,7 @@ class Config:
     scale: float | None = checked(None, optional(real(1e-3, 1e3)))
     widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
     blocks: int = checked(0, whole(0, 64))
+    hidden: int = checked(0, whole(0, 65536))
 
     def __post_init__(self) -> None:
         for f in fields(self):

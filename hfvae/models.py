@@ -108,7 +108,7 @@ class BaseAutoencoder(nn.Module):
         self.likelihood = make_likelihood(config.likelihood, config.channels, config.scale)
         self.bottleneck = bottleneck
         self.prior = prior
-        layout = (config.widths, config.blocks)
+        layout = (config.widths, config.blocks, config.hidden)
         self.encoder = encoder or Encoder(
             config.size, config.channels, *layout, bottleneck.in_features, spatial
         )

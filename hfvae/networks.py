@@ -1,14 +1,13 @@
 """The default encoder and decoder: strided convolutions with batch normalization.
 
-They take any image size: an image is padded to a multiple of 2^stages on its way in, and the
-decoder's output is cropped on its way out. Any other `nn.Module` of the same shapes may replace
+They take any image size: an image is padded to a multiple of 2^stages on its way in, and cropped
+on its way out. Any other `nn.Module` of the same shapes may replace
 them, see `hfvae.models.BaseAutoencoder`.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def grid_of(size: tuple[int, int], stages: int) -> tuple[int, int]:
@@ -43,30 +42,39 @@ class Encoder(nn.Module):
         channels: int,
         widths: Sequence[int],
         blocks: int,
+        hidden: int,
         features: int,
         spatial: bool,
     ) -> None:
         super().__init__()
         h, w = grid_of(size, len(widths))
-        extra_h, extra_w = h * 2 ** len(widths) - size[0], w * 2 ** len(widths) - size[1]
-        self.padding = (extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2)
+        # The first convolution pads the image up to a multiple of 2^stages.
+        short = h * 2 ** len(widths) - size[0], w * 2 ** len(widths) - size[1]
+        paddings = [(1 + -(-short[0] // 2), 1 + -(-short[1] // 2))] + [(1, 1)] * len(widths)
         layers: list[nn.Module] = []
-        for c_in, c_out in zip([channels, *widths], widths, strict=False):
+        for c_in, c_out, padding in zip([channels, *widths], widths, paddings, strict=False):
             layers += [
-                nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
+                nn.Conv2d(c_in, c_out, 4, stride=2, padding=padding, bias=False),
                 nn.BatchNorm2d(c_out),
                 nn.SiLU(),
             ]
         layers += [Residual(widths[-1]) for _ in range(blocks)]
         if spatial:
             layers += [nn.Conv2d(widths[-1], features, 1)]
+        elif hidden:
+            layers += [
+                nn.Flatten(),
+                nn.Linear(widths[-1] * h * w, hidden, bias=False),
+                nn.BatchNorm1d(hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, features),
+            ]
         else:
-            # No narrow hidden layer before the latent: it costs more than it brings.
             layers += [nn.Flatten(), nn.Linear(widths[-1] * h * w, features)]
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(F.pad(2 * x - 1, self.padding, mode="replicate"))
+        return self.body(2 * x - 1)
 
 
 class Decoder(nn.Module):
@@ -78,6 +86,7 @@ class Decoder(nn.Module):
         channels: int,
         widths: Sequence[int],
         blocks: int,
+        hidden: int,
         features: int,
         spatial: bool,
     ) -> None:
@@ -89,8 +98,11 @@ class Decoder(nn.Module):
         if spatial:
             layers += [nn.Conv2d(features, widths[0], 1, bias=False)]
         else:
+            if hidden:
+                layers += [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden)]
+                layers += [nn.SiLU()]
             layers += [
-                nn.Linear(features, widths[0] * h * w, bias=False),
+                nn.Linear(hidden or features, widths[0] * h * w, bias=False),
                 nn.Unflatten(1, (widths[0], h, w)),
             ]
         layers += [nn.BatchNorm2d(widths[0])]

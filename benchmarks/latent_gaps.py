@@ -1,0 +1,85 @@
+"""Why an autoencoder cannot sample: its latents beside those of a VAE with the same network.
+
+    python benchmarks/latent_gaps.py --minutes 2
+
+Writes benchmarks/results/latent_gaps.png, for each model images decoded from N(0, I) and a map of
+its first two latents over the test set with the circle that holds 86 % of N(0, I); and the distance
+of all latents from N(0, I), the KL of a Gaussian of their mean and covariance, to the JSON beside.
+"""
+
+import argparse
+import json
+import shutil
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from run import ROOT, run, surroundings
+from torch import Tensor
+
+import hfvae
+from hfvae.data import load_images
+
+RESULTS = ROOT / "benchmarks" / "results"
+DIM, SIDE, REACH = 16, 238, 6.0  # latents; pixels of a map; what it shows of either latent, ±
+
+
+def distance(z: Tensor) -> float:
+    """KL(N(mean, covariance of z) ‖ N(0, I)) = ½ (tr Σ + μ·μ − D − log det Σ), in nats."""
+    mean, covariance = z.mean(0), torch.cov(z.T)
+    trace, volume = covariance.trace(), torch.logdet(covariance)
+    return 0.5 * (trace + mean @ mean - z.shape[1] - volume).item()
+
+
+def latent_map(z: Tensor) -> Image.Image:
+    """Where the first two latents are, dark for many, and the circle of radius 2."""
+    edges = torch.linspace(-REACH, REACH, 60)
+    counts = torch.histogramdd(z[:, :2].contiguous(), [edges, edges]).hist
+    shade = 255 - 255 * (counts / counts.max()).sqrt()
+    picture = Image.fromarray(shade.T.to(torch.uint8).numpy()).resize((SIDE, SIDE), 0)
+    radius = 2 / REACH * SIDE / 2
+    middle = SIDE / 2
+    box = (middle - radius, middle - radius, middle + radius, middle + radius)
+    ImageDraw.Draw(picture).ellipse(box, outline=0, width=2)
+    return picture
+
+
+def look(name: str, minutes: float, data: list[str]) -> tuple[dict[str, Any], list[Image.Image]]:
+    folder = ROOT / "runs" / "benchmarks" / "latent_gaps" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    run(["train.py", "--model", name, "--dataset", "fashion-mnist", "--latent_dim", str(DIM), *data,
+         "--max_train_minutes", f"{minutes:g}", "--output_dir", str(folder)])  # fmt: skip
+    model = hfvae.from_pretrained(folder)
+    test = load_images("fashion-mnist", "test", data_dir=data[1] if data else None)
+    with torch.inference_mode():
+        z = torch.cat([model.encode(test.batch(slice(i, i + 500))) for i in range(0, 10_000, 500)])
+        if isinstance(model, hfvae.VAE):  # q(z|x) and not only its mean
+            _, logvar = model.posterior(test.batch(slice(0, 10_000)))
+            z = z + torch.exp(0.5 * logvar) * torch.randn_like(z)
+        noise = torch.randn(64, DIM, generator=torch.Generator().manual_seed(0))
+        samples = hfvae.grid(model.decode(noise), columns=8)
+    psnr = json.loads((folder / "evaluation.json").read_text())["psnr"]
+    row = {"name": name, "distance": distance(z.double()), "psnr": psnr}
+    return row, [samples, latent_map(z)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--data", help="where torchvision's data are")
+    args = parser.parse_args()
+    data = ["--data_dir", args.data] if args.data else []
+    rows, pictures = [], []
+    for name in ("autoencoder", "vae"):
+        row, both = look(name, args.minutes, data)
+        rows.append(row)
+        pictures += [picture.resize((SIDE, SIDE), 0) for picture in both]
+    RESULTS.mkdir(exist_ok=True)
+    hfvae.grid(pictures, columns=4).resize((4 * SIDE, SIDE)).save(RESULTS / "latent_gaps.png")
+    command = f"python benchmarks/latent_gaps.py --minutes {args.minutes:g}"
+    found = {"command": command} | surroundings() | {"rows": rows}
+    (RESULTS / "latent_gaps.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Train and measure the rows of one README table, and write benchmarks/results/<table>.json.
+
+    python benchmarks/run.py codebooks --minutes 10     # every row trains for ten minutes
+    python benchmarks/run.py codebooks --minutes 1      # a quick look
+    python benchmarks/tables.py                         # then: put the results into README.md
+
+`--data DIR` says where Fashion-MNIST and MNIST are, as for train.py's --data_dir.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+
+class Row(NamedTuple):
+    """One training run: its name, train.py's flags, its share of --minutes, samples to evaluate."""
+
+    name: str
+    flags: str
+    share: float = 1.0
+    samples: int = 0
+
+
+TABLES = {
+    # The same network, data, time and fixed scale; only beta differs.
+    "disentanglement": [
+        Row("beta = 1", "--model beta-vae --beta 1 --dataset sprites"),
+        Row("beta = 4", "--model beta-vae --beta 4 --dataset sprites"),
+        Row("beta = 16", "--model beta-vae --beta 16 --dataset sprites"),
+    ],
+    "codebooks": [
+        Row("vq-vae, 256 codes", "--model vq-vae --codebook_size 256 --dataset fashion-mnist"),
+        Row("fsq-vae, 256 codes", "--model fsq-vae --codebook_size 256 --dataset fashion-mnist"),
+    ],
+    # Dynamically binarized MNIST, importance-sampled with 1000 samples, as it grows with time.
+    "mnist": [
+        Row(
+            f"vae, {share:.0%} of the time",
+            "--model vae --likelihood bernoulli --dataset mnist",
+            share,
+            1000,
+        )
+        for share in (0.25, 0.5, 1.0)
+    ],
+}
+
+
+def measure(row: Row, minutes: float, folder: Path, data: list[str]) -> dict[str, Any]:
+    """Train one row and read what was measured on its test set."""
+    minutes = minutes * row.share
+    command = ["train.py", *row.flags.split(), "--max_train_minutes", f"{minutes:g}"]
+    out = folder / row.name.replace(" ", "-").replace(",", "").replace("%", "")
+    shutil.rmtree(out, ignore_errors=True)
+    run([*command, *data, "--output_dir", str(out)])
+    results = out / "evaluation.json"
+    if row.samples:
+        dataset = row.flags.split("--dataset ")[1].split()[0]
+        run(["-m", "hfvae.evaluate", str(out), "--dataset", dataset, *data,
+             "--samples", str(row.samples), "--output", str(results)])  # fmt: skip
+    return {
+        "name": row.name,
+        "command": f"python {' '.join(command)}",
+        "minutes": minutes,
+        **json.loads(results.read_text()),
+    }
+
+
+def run(command: list[str]) -> None:
+    print("python", *command, flush=True)
+    path = {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env=os.environ | path)
+
+
+def surroundings() -> dict[str, Any]:
+    """What a figure depends on besides the code."""
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
+        f"{torch.get_num_threads()} cores, {platform.machine()}"
+    )  # fmt: skip
+    date = datetime.date.today().isoformat()
+    return {"date": date, "commit": commit, "hardware": device, "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--data", help="where torchvision's data are")
+    args = parser.parse_args()
+    data = ["--data_dir", args.data] if args.data else []
+    folder = ROOT / "runs" / "benchmarks" / args.table
+    rows = [measure(row, args.minutes, folder, data) for row in TABLES[args.table]]
+    out = HERE / "results" / f"{args.table}.json"
+    out.parent.mkdir(exist_ok=True)
+    command = f"python benchmarks/run.py {args.table} --minutes {args.minutes:g}"
+    found = {"command": command} | surroundings() | {"rows": rows}
+    out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Write the tables of README.md from the JSON files that measured them.
+
+python benchmarks/tables.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+# The columns of each table: key in the JSON, heading, format.
+COLUMNS = {
+    "pretrained": [
+        ("elbo", "test ELBO, nats", ".1f"),
+        ("bits_per_dim", "bits/dim", ".2f"),
+        ("psnr", "PSNR, dB", ".1f"),
+        ("ssim", "SSIM", ".3f"),
+    ],
+    "mnist": [
+        ("minutes", "minutes", "g"),
+        ("elbo", "ELBO, nats", ".2f"),
+        ("nll", "−log p(x), nats", ".2f"),
+        ("nll_se", "± s.e.", ".2f"),
+        ("active_units", "active units", "d"),
+    ],
+    "codebooks": [
+        ("minutes", "minutes", "g"),
+        ("perplexity", "perplexity", ".0f"),
+        ("codebook_usage", "codes used", ".1%"),
+        ("bits_per_dim", "bits/dim", ".2f"),
+        ("psnr", "PSNR, dB", ".1f"),
+    ],
+    "disentanglement": [
+        ("minutes", "minutes", "g"),
+        ("mig", "MIG", ".3f"),
+        ("sap", "SAP", ".3f"),
+        ("dci_disentanglement", "DCI D", ".3f"),
+        ("dci_completeness", "DCI C", ".3f"),
+        ("factor_vae_score", "FactorVAE", ".2f"),
+        ("psnr", "PSNR, dB", ".1f"),
+    ],
+    "latent_gaps": [
+        ("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
+        ("psnr", "PSNR, dB", ".1f"),
+    ],
+}
+
+
+def table(name: str) -> str:
+    """One table in Markdown, with what it depends on below it."""
+    columns = COLUMNS[name]
+    rows, note = read(name)
+    lines = [
+        "| | " + " | ".join(heading for _, heading, _ in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for row in rows:
+        cells = [format(row[key], form) if key in row else "" for key, _, form in columns]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + (f"\n\n{note}" if note else "")
+
+
+def read(name: str) -> tuple[list[dict[str, Any]], str]:
+    if name == "pretrained":
+        folders = sorted(path.parent for path in ROOT.glob("pretrained/*/evaluation.json"))
+        rows = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+        return [r | {"name": f"`{f.name}`"} for f, r in zip(folders, rows, strict=True)], ""
+    measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    note = (
+        f"*`{measured['command']}`; {measured['hardware']}, torch {measured['torch']}, "
+        f"{measured['date']}, commit {measured['commit']}, one seed.*"
+    )
+    return measured["rows"], note
+
+
+def rewritten(readme: str) -> str:
+    """The README with every table between its markers as the files have it."""
+    for name in COLUMNS:
+        start, end = f"<!-- table: {name} -->\n", "\n<!-- end -->"
+        if start in readme:
+            before, rest = readme.split(start, 1)
+            readme = before + start + table(name) + end + rest.split(end, 1)[1]
+    return readme
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(rewritten(path.read_text()))
