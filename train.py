@@ -573,6 +573,9 @@ def main() -> None:
     except (UsageError, DataError, HubError, OSError) as error:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("train.py: stopped for good; what was saved before stays", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ def from_pretrained(
     dtype: torch.dtype | None = None,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
-    family: type[BaseAutoencoder] = BaseAutoencoder,
 ) -> Any:
     """The model in a folder or a Hub repository, of the right family, in eval mode.
 
@@ -52,7 +51,6 @@ def from_pretrained(
         device: where the model goes; the CPU by default.
         dtype: what its floats become; as stored by default.
         encoder, decoder: the custom parts that the model was made with, if it was.
-        family: refuse a model of another class than this.
 
     Raises:
         HubError: what was found is no model, or not a sound one; the message says which.
@@ -67,11 +65,6 @@ def from_pretrained(
     )
     config, custom, settings = read_config(get(CONFIG), where)
     model = build(config, custom, encoder, decoder, where)
-    if not isinstance(model, family):
-        raise HubError(
-            f"{where} holds a {type(model).__name__} ({config.model_type}), not a "
-            f"{family.__name__}; hfvae.from_pretrained(...) picks the class"
-        )
     read_weights(get(WEIGHTS), settings, model, where)
     return model.to(device=device, dtype=dtype).eval()
 

@@ -54,7 +54,7 @@ class Bernoulli(Likelihood):
         return torch.sigmoid(params)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.bernoulli(torch.sigmoid(params), generator=generator)
+        return (uniform(params, generator) < torch.sigmoid(params)).to(params.dtype)
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return (uniform(x, generator) < x).to(x.dtype)

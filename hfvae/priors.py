@@ -211,3 +211,16 @@ def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
     """Draws from probabilities (..., K) by uniform numbers (..., m): int64 (..., m)."""
     cdf = p.cumsum(-1)
     return torch.searchsorted(cdf, u * cdf[..., -1:], right=True).clamp(max=p.shape[-1] - 1)
+
+
+def make_prior(config: Any, grid: tuple[int, ...] = ()) -> Prior | None:
+    """The prior that a config names; codes have a grid (h, w)."""
+    if config.prior == "standard-normal":
+        return StandardNormal(config.latent_dim)
+    if config.prior == "mixture":
+        return GaussianMixture(config.prior_components, config.latent_dim)
+    if config.prior == "uniform":
+        return Uniform(config.codebook_size, grid)
+    if config.prior == "autoregressive":
+        return Autoregressive(config.codebook_size, grid, config.prior_width, config.prior_layers)
+    return None

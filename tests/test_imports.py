@@ -14,6 +14,7 @@ LEAVES = {"functional", "configs", "networks", "images", "sprites", "errors", "d
 LAYERS = [
     LEAVES,
     {"bottlenecks", "likelihoods", "priors", "data"},
+    {"base"},
     {"models"},
     {"storage", "card", "hub"},
     {"evaluate"},

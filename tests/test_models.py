@@ -88,7 +88,7 @@ def test_sampling_is_seeded_and_chunks_change_only_rounding(model, generator, mo
     images = model.sample(7, generator=generator(3))
     assert torch.equal(images, model.sample(7, generator=generator(3)))
     assert not torch.equal(images, model.sample(7, generator=generator(4)))
-    monkeypatch.setattr("hfvae.models.CHUNK", 2 * model.config.dims)
+    monkeypatch.setattr("hfvae.base.CHUNK", 2 * model.config.dims)
     torch.testing.assert_close(images, model.sample(7, generator=generator(3)))
 
 

@@ -1,0 +1,363 @@
+"""What the families share: an encoder, a bottleneck, a decoder, a likelihood and a prior.
+
+x ──encoder──▶ h ──bottleneck──▶ z ──decoder──▶ p(x|z)          p(z) = prior
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import functional as F
+from .bottlenecks import Bottleneck
+from .configs import Config
+from .errors import HubError
+from .images import preprocess
+from .likelihoods import Likelihood, make_likelihood
+from .networks import Decoder, Encoder, grid_of
+from .priors import Prior, make_prior
+
+CHUNK = 2**22  # numbers in the images decoded at once: bounds the memory of `sample`
+
+
+class Output(NamedTuple):
+    """What `model(x)` returns.
+
+    Attributes:
+        loss: to call `.backward()` on; nats per image, averaged over the batch.
+        x_hat: (B, C, H, W), the mean of p(x|z).
+        z: the latent drawn.
+        metrics: `reconstruction` (−log p(x|z)) and the bottleneck's terms: unweighted, detached
+            means per image.
+    """
+
+    loss: Tensor
+    x_hat: Tensor
+    z: Tensor
+    metrics: dict[str, Tensor]
+
+
+def in_eval_mode(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a method in eval mode: in training, BatchNorm would mix the images of a batch."""
+
+    @functools.wraps(method)
+    def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            return method(self, *args, **kwargs)
+        self.eval()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.train()
+
+    return wrapper
+
+
+class BaseAutoencoder(nn.Module):
+    """What the families share.
+
+    Args:
+        config: the sizes, and the names of the parts.
+        bottleneck: h -> z and its penalty.
+        prior: p(z), or None for a model that cannot sample.
+        encoder: (B, C, H, W) in [0, 1] -> (B, bottleneck.in_features); the default if None.
+        decoder: z -> (B, likelihood.params·C, H, W); the default if None.
+
+    Raises:
+        ValueError: a custom encoder or decoder gives another shape than the model needs.
+    """
+
+    config_class: ClassVar[type[Config]]
+    config: Config
+    encoder: nn.Module
+    bottleneck: Bottleneck
+    decoder: nn.Module
+    likelihood: Likelihood
+    prior: Prior | None
+
+    def __init__(
+        self,
+        config: Config,
+        bottleneck: Bottleneck,
+        prior: Prior | None,
+        latent_features: int,
+        encoder: nn.Module | None,
+        decoder: nn.Module | None,
+        spatial: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.custom_parts = [
+            name for name, part in [("encoder", encoder), ("decoder", decoder)] if part is not None
+        ]
+        self.likelihood = make_likelihood(config.likelihood, config.channels, config.scale)
+        self.bottleneck = bottleneck
+        self.prior = prior
+        layout = (config.widths, config.blocks, config.hidden)
+        self.encoder = encoder or Encoder(
+            config.size, config.channels, *layout, bottleneck.in_features, spatial
+        )
+        self.decoder = decoder or Decoder(
+            config.size, config.channels * self.likelihood.params, *layout, latent_features, spatial
+        )
+        grid = grid_of(config.size, len(config.widths)) if spatial else ()
+        self.latent_shape = (latent_features, *grid)
+        if self.custom_parts:
+            self._check_parts()
+
+    # The objective
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Output:
+        """Encode, squeeze, decode, score: every family minimises
+
+            loss = mean over the batch of  −log p(x|z) + penalty(z)
+
+        For a VAE with beta = 1 the penalty is KL(q(z|x) ‖ p(z)) and the loss is the negative ELBO,
+        an upper bound on −log p(x). z is drawn in training and in eval mode alike.
+
+        Args:
+            x: (B, C, H, W) in [0, 1]; the values are not checked here.
+            generator: where the noise comes from.
+
+        Raises:
+            ValueError, TypeError: x has another shape or dtype than the model.
+        """
+        self._check_shape(x)
+        latent = self.bottleneck(self.encoder(x).to(x.dtype), generator)
+        params = self.decoder(latent.z).to(x.dtype)
+        nll = self.likelihood.nll(x, params)
+        loss = (nll + latent.penalty).mean()
+        metrics = {"reconstruction": nll.mean(), **latent.metrics}
+        return Output(
+            loss,
+            self.likelihood.mean(params),
+            latent.z,
+            {name: value.detach() for name, value in metrics.items()},
+        )
+
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A one-sample lower bound on log p(x), (B,) in nats; `beta` plays no part.
+
+        Raises:
+            ValueError: the model has no p(z), or the pixels are not what its likelihood is over.
+        """
+        raise ValueError(f"a plain {type(self).__name__} defines no p(x), so it has no ELBO")
+
+    # Images to latents and back
+
+    @in_eval_mode
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the latent that `decode` takes; no noise."""
+        return self.bottleneck.quantize(self._mode(x))
+
+    @in_eval_mode
+    def decode(self, z: Tensor) -> Tensor:
+        """A batch of latents -> the mean of p(x|z), (B, C, H, W) in [0, 1]."""
+        if tuple(z.shape[1:]) != self.latent_shape:
+            raise ValueError(
+                f"expected latents of shape (B, {', '.join(map(str, self.latent_shape))}), "
+                f"got {tuple(z.shape)}"
+            )
+        return self.likelihood.mean(self.decoder(z).to(z.dtype))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """decode(encode(x)): (B, C, H, W) in [0, 1] -> the same shape."""
+        return self.decode(self.encode(x))
+
+    # New images
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """n images, (n, C, H, W) in [0, 1]: means of p(x|z) with z from the prior.
+
+        Args:
+            n: how many, from 1.
+            temperature: multiplies the prior's standard deviations; 0 is its mode.
+            generator: the same seed gives the same images.
+
+        Raises:
+            ValueError: n or the temperature is out of range, or the model has no prior.
+        """
+        if n < 1:
+            raise ValueError(f"n must be 1 or more, not {n}")
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 or more, not {temperature}")
+        if self.prior is None:
+            raise ValueError(
+                f"this {type(self).__name__} has no prior over its latents, so there is nothing "
+                "to draw from: its latent space has gaps that decode to no image"
+            )
+        return self._decode_in_chunks(self._draw(n, temperature, generator))
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, steps: int = 8, mode: str = "slerp") -> Tensor:
+        """A way from image a to image b through the latents, (steps, C, H, W) in [0, 1].
+
+        Args:
+            a, b: (C, H, W) or (1, C, H, W) in [0, 1]; the ends are their reconstructions.
+            steps: how many images, the ends included, from 2.
+            mode: "slerp", along the sphere, or "lerp", straight.
+
+        Raises:
+            ValueError: steps, mode or an image is not as described.
+        """
+        if steps < 2:
+            raise ValueError(f"steps must be 2 or more, not {steps}")
+        if mode not in ("slerp", "lerp"):
+            raise ValueError(f"mode must be 'slerp' or 'lerp', not {mode!r}")
+        start, end = self._mode(one_image(a)), self._mode(one_image(b))
+        path = F.slerp if mode == "slerp" else F.lerp
+        t = torch.linspace(0, 1, steps).to(start).view(-1, *[1] * (start.ndim - 1))
+        return self._decode_in_chunks(self.bottleneck.quantize(path(start, end, t)))
+
+    @torch.no_grad()
+    def traverse(self, x: Tensor, dim: int, values: Sequence[float] | Tensor) -> Tensor:
+        """What one latent does: encode(x) with its entry `dim` replaced by each of `values`.
+
+        Args:
+            x: one image, (C, H, W) or (1, C, H, W) in [0, 1].
+            dim: which latent.
+            values: what it is set to.
+
+        Returns:
+            (len(values), C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: the model has no such latent.
+        """
+        z = self.encode(one_image(x))
+        if not 0 <= dim < z.shape[1]:
+            raise ValueError(f"dim must be from 0 to {z.shape[1] - 1}, not {dim}")
+        z = z.repeat(len(values), 1)
+        z[:, dim] = torch.as_tensor(values).to(z)
+        return self._decode_in_chunks(z)
+
+    def set_prior(self, name: str) -> None:
+        """Give the model a new, untrained prior: another of those that its config may name."""
+        self.config = dataclasses.replace(self.config, prior=name)
+        prior = make_prior(self.config, self.latent_shape[1:])
+        self.prior = None if prior is None else prior.to(self.device)
+
+    def preprocess(self, images: Any) -> Tensor:
+        """PIL image, path, array or a list of them -> (B, C, H, W) in [0, 1] of the model's size.
+
+        See `hfvae.images.preprocess`.
+        """
+        x = preprocess(images, self.config.size, self.config.channels)
+        return x.to(self.device, self.dtype)
+
+    # The Hub. `hub` builds models, so it is imported when it is used.
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json, model.safetensors and, where there is none, README.md to a folder.
+
+        Nothing is left half-written: a model that was there stays whole until the new one is.
+        """
+        from .hub import save_pretrained
+
+        save_pretrained(self, directory)
+
+    @classmethod
+    def from_pretrained(cls, repo_or_dir: str | Path, **kwargs: Any) -> Any:
+        """`hfvae.from_pretrained`, refusing a model of another family."""
+        from .hub import from_pretrained
+
+        model = from_pretrained(repo_or_dir, **kwargs)
+        if not isinstance(model, cls):
+            raise HubError(
+                f"{repo_or_dir} holds a {type(model).__name__} ({model.config.model_type}), not a "
+                f"{cls.__name__}; hfvae.from_pretrained(...) picks the class"
+            )
+        return model
+
+    # What sampling and interpolation need of a family
+
+    @in_eval_mode
+    def _mode(self, x: Tensor) -> Tensor:
+        """The latent without noise and before any rounding."""
+        self._check_values(x)
+        return self.bottleneck.mode(self.encoder(x).to(x.dtype))
+
+    def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        """n latents for `decode` from the prior."""
+        assert self.prior is not None
+        return self.prior.sample(n, temperature, generator).to(self.device, self.dtype)
+
+    # Housekeeping
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def _decode_in_chunks(self, z: Tensor) -> Tensor:
+        size = max(1, CHUNK // self.config.dims)
+        return torch.cat([self.decode(chunk) for chunk in z.split(size)])
+
+    def _check_shape(self, x: Tensor) -> None:
+        expected = (self.config.channels, *self.config.size)
+        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"expected images of shape (B, {', '.join(map(str, expected))}), "
+                f"got {tuple(x.shape)}; model.preprocess(...) makes them fit"
+            )
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"expected {self.dtype} images in [0, 1], got {x.dtype}; "
+                "model.preprocess(...) makes them fit"
+            )
+
+    def _check_values(self, x: Tensor) -> None:
+        self._check_shape(x)
+        low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"expected values in [0, 1], got {low:.4g} to {high:.4g}; "
+                "8-bit images are divided by 255"
+            )
+
+    @in_eval_mode
+    @torch.no_grad()
+    def _check_parts(self) -> None:
+        """Send one empty image through a custom encoder and decoder."""
+        config = self.config
+        x = torch.zeros(1, config.channels, *config.size, device=_device_of(self.encoder))
+        h = self.encoder(x)
+        grid = len(self.latent_shape) - 1
+        if h.ndim != 2 + grid or h.shape[:2] != (1, self.bottleneck.in_features):
+            raise ValueError(
+                f"the encoder must map {tuple(x.shape)} to (1, {self.bottleneck.in_features}"
+                f"{', h, w' if grid else ''}), and gives {tuple(h.shape)}"
+            )
+        self.latent_shape = (self.latent_shape[0], *h.shape[2:])
+        params = self.decoder(torch.zeros(1, *self.latent_shape, device=_device_of(self.decoder)))
+        expected = (1, self.likelihood.params * config.channels, *config.size)
+        if tuple(params.shape) != expected:
+            raise ValueError(
+                f"the decoder must map {(1, *self.latent_shape)} to {expected}, "
+                f"and gives {tuple(params.shape)}"
+            )
+
+
+def one_image(x: Tensor) -> Tensor:
+    """(C, H, W) or (1, C, H, W) -> (1, C, H, W)."""
+    x = x[None] if x.ndim == 3 else x
+    if len(x) != 1:
+        raise ValueError(f"expected one image, got a batch of {len(x)}")
+    return x
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    tensor = next(module.parameters(), None)
+    return torch.device("cpu") if tensor is None else tensor.device
