@@ -12,12 +12,10 @@ The folder that it writes, runs/<dataset>-<model> unless told otherwise, holds t
 """
 
 import argparse
-import ctypes
 import dataclasses
 import io
 import json
 import math
-import platform
 import shlex
 import signal
 import sys
@@ -35,6 +33,7 @@ from hfvae.card import render_card
 from hfvae.data import DataError, ImageSet, load_images
 from hfvae.evaluate import batches, evaluate, table
 from hfvae.functional import reparameterize
+from hfvae.machine import best_precision, keep_freed_memory
 from hfvae.models import FAMILIES, VAE, VQVAE, Autoencoder, BaseAutoencoder
 from hfvae.priors import GaussianMixture
 from hfvae.storage import WEIGHTS, model_files, write_folder
@@ -85,7 +84,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--output_dir", type=Path, help="default: runs/<dataset>-<model>")
     flag("--overwrite_output_dir", action="store_true", help="replace a model that is there")
     flag("--seed", type=int, default=0)
-    flag("--train_batch_size", type=int, default=64, help="images a step, over all processes")
+    flag("--train_batch_size", type=int, default=128, help="images a step, over all processes")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--num_train_epochs", type=float)
     budget.add_argument("--max_train_steps", type=int, help=f"default: {DEFAULT_STEPS}")
@@ -189,26 +188,6 @@ def make_model(args: argparse.Namespace, images: ImageSet) -> BaseAutoencoder:
 
 
 # How to train
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory: it would hand big activations back to the kernel every step.
-
-    A third of a training step on a CPU is page faults otherwise. Linux with glibc only.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in [(-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)]:
-            mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-
-
-def best_precision() -> str:
-    """bf16 where the hardware computes in it: recent GPUs, and CPUs with AVX-512 BF16 or AMX."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "no"
 
 
 def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:

@@ -52,7 +52,7 @@ TABLES = {
             share,
             1000,
         )
-        for share in (0.25, 0.5, 1.0)
+        for share in (0.25, 1.0)
     ],
 }
 

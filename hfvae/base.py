@@ -23,7 +23,7 @@ from .likelihoods import Likelihood, make_likelihood
 from .networks import Decoder, Encoder, grid_of
 from .priors import Prior, make_prior
 
-CHUNK = 2**22  # numbers in the images decoded at once: bounds the memory of `sample`
+CHUNK = 2**19  # numbers in the images decoded at once: bounds memory, and stays in the cache
 
 
 class Output(NamedTuple):
@@ -99,7 +99,7 @@ class BaseAutoencoder(nn.Module):
         self.likelihood = make_likelihood(config.likelihood, config.channels, config.scale)
         self.bottleneck = bottleneck
         self.prior = prior
-        layout = (config.widths, config.blocks, config.hidden)
+        layout = (config.widths, config.blocks, config.hidden or 0)
         self.encoder = encoder or Encoder(
             config.size, config.channels, *layout, bottleneck.in_features, spatial
         )

@@ -83,6 +83,7 @@ class Config:
         widths: channels after each halving of the image; chosen from its size if empty.
         blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
         hidden: width of a fully connected layer on either side of a latent vector; 0 for none.
+            None is 256 for binary pixels and 0 otherwise: measured, not a principle.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -90,7 +91,8 @@ class Config:
     """
 
     model_type: ClassVar[str]
-    coarsest: ClassVar[int] = 4  # default widths halve the image until its longer side is this
+    finest: ClassVar[int] = 16  # default widths start here: the finest map costs the most time
+    coarsest: ClassVar[int] = 4  # and halve the image until its longer side is this
 
     image_size: int | tuple[int, int] = checked(32, size_in_pixels)
     channels: int = checked(3, whole(1, 256))
@@ -100,7 +102,7 @@ class Config:
     scale: float | None = checked(None, optional(real(1e-3, 1e3)))
     widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
     blocks: int = checked(0, whole(0, 64))
-    hidden: int = checked(0, whole(0, 65536))
+    hidden: int | None = checked(None, optional(whole(0, 65536)))
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -108,9 +110,10 @@ class Config:
             object.__setattr__(self, f.name, value)
         if not self.widths:
             halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
-            first = 32 if max(self.size) <= 32 else 16  # the finest map costs the most
-            widths = tuple(min(first * 2**i, 256) for i in range(halvings))
+            widths = tuple(min(self.finest * 2**i, 256) for i in range(halvings))
             object.__setattr__(self, "widths", widths)
+        if self.hidden is None:
+            object.__setattr__(self, "hidden", 256 if self.likelihood == "bernoulli" else 0)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -176,6 +179,7 @@ class VQVAEConfig(Config):
     """
 
     model_type = "vq-vae"
+    finest = 32
     coarsest = 8
 
     blocks: int = checked(2, whole(0, 64))

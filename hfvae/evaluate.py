@@ -17,6 +17,7 @@ from . import functional as F
 from .data import DataError, ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, mig, sap
 from .hub import from_pretrained
+from .machine import keep_freed_memory
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .sprites import Sprites
 
@@ -160,9 +161,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data_dir")
     parser.add_argument("--output", type=Path, help="write the numbers to this JSON file too")
     args = parser.parse_args(argv)
+    keep_freed_memory()
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = from_pretrained(args.model, device=device, dtype=torch.float32)
+        model.to(memory_format=torch.channels_last)  # faster, and the same but for rounding
         images = load_images(
             args.dataset,
             args.split,

@@ -9,7 +9,16 @@ from pathlib import Path
 import hfvae
 
 PACKAGE = Path(hfvae.__file__).parent
-LEAVES = {"functional", "configs", "networks", "images", "sprites", "errors", "disentanglement"}
+LEAVES = {
+    "functional",
+    "configs",
+    "networks",
+    "images",
+    "sprites",
+    "errors",
+    "machine",
+    "disentanglement",
+}
 # From the bottom to the top: a module imports from its own layer or from those before it.
 LAYERS = [
     LEAVES,
