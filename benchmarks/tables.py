@@ -22,6 +22,7 @@ COLUMNS = {
         ("elbo", "ELBO, nats", ".2f"),
         ("nll", "−log p(x), nats", ".2f"),
         ("nll_se", "± s.e.", ".2f"),
+        ("samples", "samples", "d"),
         ("active_units", "active units", "d"),
     ],
     "codebooks": [
