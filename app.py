@@ -153,6 +153,8 @@ def make_endpoints(models: Models) -> dict[str, Any]:
         count = whole(count, 1, MAX_COUNT, "Count")
         temperature = real(temperature, 0, MAX_TEMPERATURE, "Temperature")
         seed = secrets.randbelow(MAX_SEED) if seed is None else whole(seed, 0, MAX_SEED, "Seed")
+        if vae.prior is None:
+            raise words("This model has no prior over its latents, so it cannot make new images.")
         noise = torch.Generator().manual_seed(seed)
         return hfvae.to_pil(vae.sample(count, temperature, generator=noise)), seed
 
