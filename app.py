@@ -10,7 +10,6 @@ On Hugging Face Spaces the variable HFVAE_MODELS names the models, separated by 
 import argparse
 import base64
 import io
-import math
 import os
 import secrets
 import sys
@@ -27,6 +26,7 @@ from PIL import Image
 
 import hfvae
 from hfvae.card import resource
+from hfvae.functional import psnr
 from hfvae.images import open_image
 from hfvae.models import BaseAutoencoder
 
@@ -47,7 +47,9 @@ class Models:
     """The models on the menu, by name, loaded when they are first used."""
 
     def __init__(self, sources: list[str]) -> None:
-        self.sources = {Path(s).name if Path(s).is_dir() else s: s for s in sources}
+        names = [Path(s).resolve().name if Path(s).is_dir() else s for s in sources]
+        unique = len(set(names)) == len(names)
+        self.sources = dict(zip(names if unique else sources, sources, strict=True))
         self.loaded: dict[str, BaseAutoencoder] = {}
         self.lock = threading.Lock()
 
@@ -62,7 +64,10 @@ class Models:
         with self.lock:
             if name not in self.loaded:
                 # float32 whatever was stored: half precision is slow on a CPU.
-                self.loaded[name] = hfvae.from_pretrained(self.sources[name], dtype=torch.float32)
+                model = hfvae.from_pretrained(self.sources[name], dtype=torch.float32)
+                if model.config.channels not in (1, 3, 4):
+                    raise hfvae.HubError(f"{name}: no picture has {model.config.channels} channels")
+                self.loaded[name] = model
             return self.loaded[name]
 
 
@@ -90,7 +95,7 @@ def open_safely(source: Any) -> Image.Image:
         image = Image.open(source, formats=FORMATS)  # the header only
         if image.width * image.height <= MAX_PIXELS:
             return open_image(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # decoders fail in many ways
         raise words(f"This file cannot be read as a picture ({', '.join(FORMATS)}).") from None
     size = f"{image.width} x {image.height}"
     raise words(f"This picture has {size} pixels; the limit is {MAX_PIXELS // 10**6} million.")
@@ -174,8 +179,7 @@ def make_endpoints(models: Models) -> dict[str, Any]:
         vae = models[model]
         x = seen(vae, image)
         y = vae.reconstruct(x)
-        psnr = -10 * math.log10(max((x - y).square().mean().item(), 1e-10))
-        text = f"PSNR {psnr:.1f} dB: 20 is a rough likeness, 30 a good one."
+        text = f"PSNR {psnr(x, y).item():.1f} dB: 20 is a rough likeness, 30 a good one."
         if not isinstance(vae, hfvae.Autoencoder):
             noise = torch.Generator().manual_seed(0)
             nats = -vae.elbo(vae.likelihood.observe(x, noise), noise).item()
@@ -230,6 +234,7 @@ def build(models: Models) -> gr.Blocks:
     shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2}
     upload: dict[str, Any] = {
         "type": "pil",
+        "format": "png",
         "sources": ["upload", "clipboard"],
         "height": 260,
         "elem_classes": "pixels",

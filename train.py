@@ -20,7 +20,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,16 +30,19 @@ from torch import Tensor, nn
 
 from hfvae import PRESETS, HubError, grid
 from hfvae.card import render_card
-from hfvae.data import DataError, ImageSet, load_images
+from hfvae.configs import Config
+from hfvae.data import DataError, ImageSet, dataset_name, load_images
 from hfvae.evaluate import batches, evaluate, table
 from hfvae.functional import reparameterize
+from hfvae.hub import CARD
 from hfvae.machine import best_precision, keep_freed_memory
 from hfvae.models import FAMILIES, VAE, VQVAE, Autoencoder, BaseAutoencoder
 from hfvae.priors import GaussianMixture
 from hfvae.storage import WEIGHTS, model_files, write_folder
 
-EVALUATION_SAMPLES = 10  # for −log p(x); python -m hfvae.evaluate takes more
-DEFAULT_STEPS = 1000  # about two minutes of two cores on 64x64 sprites
+DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
+MEASURED = ("evaluation.json", "train_config.json", "samples.png", "reconstructions.png")
+PROGRESS = "progress.png"  # new images while it trains
 FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
 PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
 
@@ -105,6 +108,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
             for name, equals, value in parts
         ]
     )
+    for name in ("seed", "lr_warmup_steps", "kl_warmup_steps"):
+        if getattr(args, name) < 0:
+            raise UsageError(f"--{name} must be 0 or more, not {getattr(args, name)}")
+    if args.train_batch_size == 1:
+        raise UsageError("--train_batch_size must be 2 or more: BatchNorm compares images")
     for name in (
         "train_batch_size",
         "num_train_epochs",
@@ -149,10 +157,9 @@ class Budget:
 
     @property
     def progress(self) -> float:
-        if self.seconds is not None:
+        if self.seconds:
             return min(1.0, self.spent / self.seconds)
-        assert self.steps is not None
-        return min(1.0, self.step / self.steps)
+        return min(1.0, self.step / self.steps) if self.steps else 1.0
 
 
 def make_budgets(args: argparse.Namespace, images: int) -> tuple[Budget, Budget]:
@@ -163,28 +170,25 @@ def make_budgets(args: argparse.Namespace, images: int) -> tuple[Budget, Budget]
         return Budget(None, (1 - share) * seconds), Budget(None, share * seconds)
     steps = args.max_train_steps or DEFAULT_STEPS
     if args.num_train_epochs:
-        steps = math.ceil(args.num_train_epochs * images / args.train_batch_size)
+        a_step = args.train_batch_size * args.gradient_accumulation_steps
+        steps = math.ceil(args.num_train_epochs * images / a_step)
     return Budget(steps, None), Budget(math.ceil(steps * share / (1 - share)), None)
 
 
-def make_model(args: argparse.Namespace, images: ImageSet) -> BaseAutoencoder:
-    _, channels, height, width = images.pixels.shape
-    settings: dict[str, Any] = {
-        "image_size": height if height == width else (height, width),
-        "channels": channels,
-    }
+def make_config(args: argparse.Namespace, size: tuple[int, int], channels: int) -> Config:
+    """The preset with what the flags change."""
     names = ("widths", "latent_dim", "beta", "codebook_size", "likelihood")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     family = FAMILIES[PRESETS[args.model]().model_type]
     for name in given.keys() - {f.name for f in dataclasses.fields(family.config_class)}:
         raise UsageError(f"--{name} means nothing to --model {args.model}")
-    try:
-        config = PRESETS[args.model](**settings, **given)
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error
     if (args.prior or args.kl_warmup_steps) and family is not VAE:
         raise UsageError(f"--prior and --kl_warmup_steps mean nothing to --model {args.model}")
-    return family(config)
+    image_size = size[0] if size[0] == size[1] else size
+    try:
+        return PRESETS[args.model](image_size=image_size, channels=channels, **given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 # How to train
@@ -213,7 +217,7 @@ class Progress:
     def __init__(self, args: argparse.Namespace, accelerator: Any) -> None:
         from tqdm import tqdm
 
-        self.images_per_step = args.train_batch_size
+        self.images_per_step = args.train_batch_size * args.gradient_accumulation_steps
         self.accelerator = accelerator
         self.bar = tqdm(
             total=100,
@@ -229,8 +233,8 @@ class Progress:
         numbers = {name: value.item() for name, value in metrics.items()}
         if not math.isfinite(sum(numbers.values())):
             raise UsageError(
-                f"the loss is no longer a number after {budget.step} steps, so nothing was saved: "
-                "try a lower --learning_rate, or --mixed_precision no"
+                f"the loss is no longer a number after {budget.step} steps, so this stage was not "
+                "saved: try a lower --learning_rate, or --mixed_precision no"
             )
         rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
         self.step, self.seconds = budget.step, budget.spent
@@ -257,6 +261,13 @@ class StopOnInterrupt:
         signal.signal(signal.SIGINT, self.previous)
 
 
+def moving_average(kept: Sequence[Tensor], new: Sequence[Tensor], updates: Tensor | int) -> None:
+    """kept ← γ kept + (1−γ) new, with a γ that grows to 0.999, so that the start is forgotten."""
+    decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
+    for old, value in zip(kept, new, strict=True):
+        old.lerp_(value, 1 - decay) if old.is_floating_point() else old.copy_(value)
+
+
 Loss = Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -279,8 +290,9 @@ def optimize(
     """
     average = None
     if args.use_ema:
-        ema = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
-        average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=ema, use_buffers=True)
+        average = torch.optim.swa_utils.AveragedModel(
+            module, multi_avg_fn=moving_average, use_buffers=True
+        )
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), fused=True
     )
@@ -301,6 +313,8 @@ def optimize(
                 group["lr"] = learning_rate(args, budget)
             optimizer.step()
             optimizer.zero_grad()
+        if not accelerator.sync_gradients:
+            continue  # a step is an update of the weights, of several batches if they accumulate
         if average is not None:
             average.update_parameters(module)
 
@@ -343,11 +357,11 @@ def fit_model(
         out = prepared(x, noise)
         return out.loss, out.metrics
 
-    def show_samples() -> None:
+    def show_progress() -> None:
         if model.prior is not None:
-            write_folder(args.output_dir, {"samples.png": samples_png(model)})
+            write_folder(args.output_dir, {PROGRESS: samples_png(model)})
 
-    kept = optimize(args, model, loss_of, len(images), budget, accelerator, stop, show_samples)
+    kept = optimize(args, model, loss_of, len(images), budget, accelerator, stop, show_progress)
     if isinstance(kept, VAE):
         kept.bottleneck.beta = kept.config.beta
     # The layout in which from_pretrained builds it: another one rounds differently.
@@ -363,13 +377,12 @@ def fit_prior(
     stop: StopOnInterrupt,
 ) -> None:
     """The second stage: p(z) for a model that has none yet, fitted to the latents of its images."""
-    noise = torch.Generator().manual_seed(args.seed)
     if isinstance(model, VQVAE) and budget.progress < 1 and not stop.asked:
         accelerator.print("training the prior on the codes ...")
-        codes = all_latents(model, images, noise, len(images))
+        codes = all_latents(model, images, args.seed, len(images))
         if args.random_flip:
-            mirrored = dataclasses.replace(images, pixels=images.pixels.flip(3))
-            codes = torch.cat([codes, all_latents(model, mirrored, noise, len(images))])
+            mirrored = all_latents(model, images, args.seed, len(images), mirror=True)
+            codes = torch.cat([codes, mirrored])
         model.set_prior("autoregressive")
 
         def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -379,19 +392,22 @@ def fit_prior(
         model.prior = optimize(args, model.prior, loss_of, len(codes), budget, accelerator, stop)
     elif isinstance(model, Autoencoder) or args.prior == "mixture":
         accelerator.print("fitting a mixture of Gaussians to the latents ...")
-        model.set_prior("mixture")
+        z = all_latents(model, images, args.seed, FOR_THE_MIXTURE)
+        components = getattr(model.config, "prior_components", 1)
+        model.set_prior("mixture", prior_components=min(components, len(z)))
         assert isinstance(model.prior, GaussianMixture)
-        model.prior.fit(all_latents(model, images, noise, FOR_THE_MIXTURE), args.seed)
+        model.prior.fit(z, args.seed)
 
 
 @torch.inference_mode()
 def all_latents(
-    model: BaseAutoencoder, images: ImageSet, noise: torch.Generator, most: int
+    model: BaseAutoencoder, images: ImageSet, seed: int, most: int, mirror: bool = False
 ) -> Tensor:
     """Codes, or draws from the posterior, of the first images, on the CPU."""
-    some = dataclasses.replace(images, pixels=images.pixels[:most])
+    noise = torch.Generator().manual_seed(seed)
     found = []
-    for x in batches(model, some, noise):
+    for x in batches(model, dataclasses.replace(images, pixels=images.pixels[:most]), seed):
+        x = x.flip(3) if mirror else x
         if isinstance(model, VAE):
             z = reparameterize(*model.posterior(x), noise)
         elif isinstance(model, VQVAE):
@@ -449,15 +465,27 @@ def advice(results: dict[str, Any], model: BaseAutoencoder) -> str | None:
 def run(args: argparse.Namespace) -> None:
     try:
         from accelerate import Accelerator
+        from accelerate.tracking import get_available_trackers
         from accelerate.utils import set_seed
     except ImportError as error:
         raise UsageError('training needs: pip install -e ".[train]"') from error
 
+    # All that can be refused is refused before the images are read.
     started = time.perf_counter()
+    make_config(args, args.resolution or (64, 64), args.channels or 3)
+    if args.report_to not in ("none", *map(str, get_available_trackers())):
+        raise UsageError(f"--report_to {args.report_to} needs: pip install {args.report_to}")
+    args.output_dir = args.output_dir or Path("runs", f"{dataset_name(args.dataset)}-{args.model}")
+    if (args.output_dir / WEIGHTS).exists() and not args.overwrite_output_dir:
+        raise UsageError(
+            f"{args.output_dir} holds a finished model: choose another --output_dir, or replace it "
+            "with --overwrite_output_dir"
+        )
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or best_precision(),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
+        project_dir=args.output_dir,
     )
     say = accelerator.print
     set_seed(args.seed)
@@ -475,23 +503,19 @@ def run(args: argparse.Namespace) -> None:
         f"{args.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
         f"{len(held_out)} held out"
     )
-
-    args.output_dir = args.output_dir or Path("runs", f"{images.name}-{args.model}")
-    if (args.output_dir / WEIGHTS).exists() and not args.overwrite_output_dir:
-        raise UsageError(
-            f"{args.output_dir} holds a finished model: choose another --output_dir, or replace it "
-            "with --overwrite_output_dir"
-        )
-    model = make_model(args, images)
-    if args.likelihood == "bernoulli":
+    config = make_config(args, (height, width), channels)
+    model = FAMILIES[config.model_type](config)
+    if config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
-    write_folder(args.output_dir, {"train_config.json": as_json(vars(args))})  # now, if it fails
+    write_folder(args.output_dir, {})  # if it cannot be written to, then now
 
     budget, prior_budget = make_budgets(args, len(images))
     with StopOnInterrupt() as stop:
         model = fit_model(args, model, images, budget, accelerator, stop)
         if accelerator.is_main_process:
+            for stale in (*MEASURED, CARD, PROGRESS):
+                (args.output_dir / stale).unlink(missing_ok=True)
             write_folder(args.output_dir, model_files(model))  # before anything can go wrong
         fit_prior(args, model, images, prior_budget, accelerator, stop)
     accelerator.end_training()
@@ -499,7 +523,7 @@ def run(args: argparse.Namespace) -> None:
         return
     write_folder(args.output_dir, model_files(model))
     say("measuring on the held-out images ...")
-    results = evaluate(model, held_out, seed=args.seed, samples=EVALUATION_SAMPLES)
+    results = evaluate(model, held_out, args.seed)
     command = f"python train.py {shlex.join(sys.argv[1:])}".strip()
     processor = (
         torch.cuda.get_device_name()
@@ -518,7 +542,7 @@ def run(args: argparse.Namespace) -> None:
         name=args.output_dir.resolve().name,
         repo=str(args.output_dir),
         results=results,
-        dataset=images.name,
+        dataset=images.name if Path(args.dataset).exists() else args.dataset,
         pictures=True,
         training={"summary": summary, "command": command},
     )
@@ -526,7 +550,8 @@ def run(args: argparse.Namespace) -> None:
         args.output_dir,
         model_files(model)
         | {
-            "README.md": card.encode(),
+            CARD: card.encode(),
+            "train_config.json": as_json(vars(args)),
             "evaluation.json": as_json(results),
             "samples.png": samples_png(model),
             "reconstructions.png": reconstructions_png(model, held_out),

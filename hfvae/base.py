@@ -48,15 +48,20 @@ def in_eval_mode(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if not self.training:
-            return method(self, *args, **kwargs)
+        training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             return method(self, *args, **kwargs)
         finally:
-            self.train()
+            for module in training:
+                module.training = True
 
     return wrapper
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision is for the networks; latents and log-probabilities need more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class BaseAutoencoder(nn.Module):
@@ -100,12 +105,14 @@ class BaseAutoencoder(nn.Module):
         self.bottleneck = bottleneck
         self.prior = prior
         layout = (config.widths, config.blocks, config.hidden or 0)
-        self.encoder = encoder or Encoder(
-            config.size, config.channels, *layout, bottleneck.in_features, spatial
-        )
-        self.decoder = decoder or Decoder(
-            config.size, config.channels * self.likelihood.params, *layout, latent_features, spatial
-        )
+        if encoder is None:
+            encoder = Encoder(
+                config.size, config.channels, *layout, bottleneck.in_features, spatial
+            )
+        if decoder is None:
+            params = config.channels * self.likelihood.params
+            decoder = Decoder(config.size, params, *layout, latent_features, spatial)
+        self.encoder, self.decoder = encoder, decoder
         grid = grid_of(config.size, len(config.widths)) if spatial else ()
         self.latent_shape = (latent_features, *grid)
         if self.custom_parts:
@@ -129,9 +136,9 @@ class BaseAutoencoder(nn.Module):
             ValueError, TypeError: x has another shape or dtype than the model.
         """
         self._check_shape(x)
-        latent = self.bottleneck(self.encoder(x).to(x.dtype), generator)
-        params = self.decoder(latent.z).to(x.dtype)
-        nll = self.likelihood.nll(x, params)
+        latent = self.bottleneck(self._features(x), generator)
+        params = self._params(latent.z)
+        nll = self.likelihood.nll(at_least_float32(x), params)
         loss = (nll + latent.penalty).mean()
         metrics = {"reconstruction": nll.mean(), **latent.metrics}
         return Output(
@@ -164,7 +171,7 @@ class BaseAutoencoder(nn.Module):
                 f"expected latents of shape (B, {', '.join(map(str, self.latent_shape))}), "
                 f"got {tuple(z.shape)}"
             )
-        return self.likelihood.mean(self.decoder(z).to(z.dtype))
+        return self.likelihood.mean(self._params(z)).to(self.dtype)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """decode(encode(x)): (B, C, H, W) in [0, 1] -> the same shape."""
@@ -240,9 +247,9 @@ class BaseAutoencoder(nn.Module):
         z[:, dim] = torch.as_tensor(values).to(z)
         return self._decode_in_chunks(z)
 
-    def set_prior(self, name: str) -> None:
+    def set_prior(self, name: str, **settings: Any) -> None:
         """Give the model a new, untrained prior: another of those that its config may name."""
-        self.config = dataclasses.replace(self.config, prior=name)
+        self.config = dataclasses.replace(self.config, prior=name, **settings)
         prior = make_prior(self.config, self.latent_shape[1:])
         self.prior = None if prior is None else prior.to(self.device)
 
@@ -278,18 +285,26 @@ class BaseAutoencoder(nn.Module):
             )
         return model
 
-    # What sampling and interpolation need of a family
+    # The steps between images, features, latents and the likelihood's parameters
+
+    def _features(self, x: Tensor) -> Tensor:
+        """What the encoder makes of images, for the bottleneck."""
+        return at_least_float32(self.encoder(x))
+
+    def _params(self, z: Tensor) -> Tensor:
+        """What the decoder makes of latents, for the likelihood."""
+        return at_least_float32(self.decoder(z.to(self.dtype)))
 
     @in_eval_mode
     def _mode(self, x: Tensor) -> Tensor:
         """The latent without noise and before any rounding."""
         self._check_values(x)
-        return self.bottleneck.mode(self.encoder(x).to(x.dtype))
+        return self.bottleneck.mode(self._features(x))
 
     def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """n latents for `decode` from the prior."""
         assert self.prior is not None
-        return self.prior.sample(n, temperature, generator).to(self.device, self.dtype)
+        return self.prior.sample(n, temperature, generator).to(self.device)
 
     # Housekeeping
 
@@ -332,8 +347,10 @@ class BaseAutoencoder(nn.Module):
     def _check_parts(self) -> None:
         """Send one empty image through a custom encoder and decoder."""
         config = self.config
-        x = torch.zeros(1, config.channels, *config.size, device=_device_of(self.encoder))
-        h = self.encoder(x)
+        # Loading builds models on the meta device; a custom part has its own.
+        with _device_of(self.encoder):
+            x = torch.zeros(1, config.channels, *config.size)
+            h = self.encoder(x)
         grid = len(self.latent_shape) - 1
         if h.ndim != 2 + grid or h.shape[:2] != (1, self.bottleneck.in_features):
             raise ValueError(
@@ -341,7 +358,8 @@ class BaseAutoencoder(nn.Module):
                 f"{', h, w' if grid else ''}), and gives {tuple(h.shape)}"
             )
         self.latent_shape = (self.latent_shape[0], *h.shape[2:])
-        params = self.decoder(torch.zeros(1, *self.latent_shape, device=_device_of(self.decoder)))
+        with _device_of(self.decoder):
+            params = self.decoder(torch.zeros(1, *self.latent_shape))
         expected = (1, self.likelihood.params * config.channels, *config.size)
         if tuple(params.shape) != expected:
             raise ValueError(

@@ -103,7 +103,10 @@ class Discrete(Bottleneck):
 
     def counts(self, codes: Tensor) -> Tensor:
         """How often each code occurs, (codebook_size,)."""
-        return torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
+        flat = codes.flatten()
+        ones = torch.ones(len(flat), device=flat.device)
+        # Not bincount, which waits for the GPU.
+        return torch.zeros(self.codebook_size, device=flat.device).index_add_(0, flat, ones)
 
 
 class VectorQuantizer(Discrete):
@@ -149,21 +152,23 @@ class VectorQuantizer(Discrete):
         penalty = self.commitment * commitment
         if not self.ema_decay:
             penalty = penalty + codebook
+        counts = self.counts(codes)
         metrics = {
             "commitment": commitment.mean(),
             "codebook": codebook.mean(),
-            "perplexity": F.perplexity(self.counts(codes)),
+            "perplexity": F.perplexity(counts),
         }
         z = F.straight_through(h, z_q)
         if self.training:
-            self.update(h.detach(), codes, generator)
+            self.update(h.detach(), codes, counts, generator)
         return Latent(z, penalty, metrics)
 
     @torch.no_grad()
-    def update(self, h: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> None:
+    def update(
+        self, h: Tensor, codes: Tensor, counts: Tensor, generator: torch.Generator | None
+    ) -> None:
         """After a batch: one step of the moving averages, and new places for unused codes."""
         vectors, flat = h.movedim(1, -1).flatten(0, -2), codes.flatten()
-        counts = self.counts(codes)
         decay = self.ema_decay or 0.99
         if self.ema_decay:
             sums = torch.zeros_like(self.codebook).index_add_(0, flat, vectors)
@@ -180,11 +185,8 @@ class VectorQuantizer(Discrete):
         """Move codes that are hardly used onto random encoder outputs (N, dim)."""
         enough = 0.1 * self.ema_counts.mean()
         dead = self.ema_counts < enough
-        device = generator.device if generator is not None else vectors.device
-        random = torch.randint(
-            len(vectors), (self.codebook_size,), generator=generator, device=device
-        )
-        places = vectors[random.to(vectors.device)]
+        u = F.uniform((self.codebook_size,), vectors, generator)
+        places = vectors[(u * len(vectors)).long().clamp(max=len(vectors) - 1)]
         self.codebook.copy_(torch.where(dead[:, None], places, self.codebook))
         self.ema_counts.copy_(torch.where(dead, enough, self.ema_counts))
         if self.ema_decay:

@@ -1,5 +1,6 @@
 """The model card: model_card.md filled with what is known about a model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +68,7 @@ def render_card(
     results: dict[str, Any] | None = None,
     dataset: str | None = None,
     pictures: bool = False,
+    custom_parts: Sequence[str] = (),
     training: dict[str, str] | None = None,
 ) -> str:
     """The card's text.
@@ -76,8 +78,9 @@ def render_card(
         name: its title.
         repo: what from_pretrained takes in the snippet; the name if None.
         results: evaluation.json.
-        dataset: what it was trained on.
+        dataset: what it was trained on; owner/name is a Hub data set.
         pictures: whether samples.png and reconstructions.png lie beside the card.
+        custom_parts: "encoder" or "decoder", where the model has its own.
         training: `summary`, a sentence with steps, time and hardware, and `command`.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -88,7 +91,7 @@ def render_card(
         library_name="hfvae",
         pipeline_tag="unconditional-image-generation",
         tags=["vae", "image-generation", config.model_type],
-        datasets=None,
+        datasets=[dataset] if dataset and "/" in dataset else None,
         model_name=name,
         eval_results=[
             EvalResult(
@@ -121,6 +124,7 @@ def render_card(
         template_path=str(resource("model_card.md")),
         name=name,
         repo=repo or name,
+        parts="".join(f", {part}={part}" for part in custom_parts),
         description=f"{FAMILY_WORDS[config.model_type]} of {h}x{w} images"
         + (f", trained on {dataset}." if dataset else "."),
         install=INSTALL,

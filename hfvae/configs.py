@@ -183,6 +183,7 @@ class VQVAEConfig(Config):
     coarsest = 8
 
     blocks: int = checked(2, whole(0, 64))
+    hidden: int | None = checked(0, whole(0, 0))  # a grid has no place for it
     quantizer: str = checked("vq", one_of("vq", "fsq"))
     codebook_size: int = checked(512, whole(3, 65536))
     embedding_dim: int = checked(16, whole(1, 4096))

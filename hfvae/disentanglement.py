@@ -118,7 +118,7 @@ def factor_vae_score(
     generator = generator or torch.Generator().manual_seed(0)
     spread = encode(dataset.images(dataset.draw_factors(2000, generator))).var(dim=0)
     votes_of = torch.arange(len(dataset.counts)).repeat(votes // len(dataset.counts) + 1)
-    active = spread > 0.05  # as in Locatello et al. 2019
+    active = spread.sqrt() > 0.05  # as in Locatello et al. 2019
     if not active.any():
         return 0.0
 

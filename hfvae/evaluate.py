@@ -22,12 +22,14 @@ from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .sprites import Sprites
 
 ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this
+SAMPLES = 10  # of z for −log p(x), unless told otherwise: a quick look
+LARGEST_BATCH = 2**22  # numbers in a batch of images
 FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have it
 
 
 @torch.inference_mode()
 def evaluate(
-    model: BaseAutoencoder, images: ImageSet, seed: int = 0, samples: int = 0
+    model: BaseAutoencoder, images: ImageSet, seed: int = 0, samples: int = SAMPLES
 ) -> dict[str, Any]:
     """The numbers of evaluation.json: flat, in nats per image unless their name says otherwise.
 
@@ -36,32 +38,27 @@ def evaluate(
     Args:
         model: any family.
         images: held-out ones.
-        seed: of all noise, binarization and dequantization included.
+        seed: of binarization, dequantization and the noise of z.
         samples: for the importance-sampled −log p(x) of a VAE; 0 leaves it out.
     """
-    from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
 
     model.eval()
-    noise = torch.Generator().manual_seed(seed)
-    psnr = PeakSignalNoiseRatio(data_range=1.0, reduction="elementwise_mean", dim=(1, 2, 3))
-    psnr = psnr.to(model.device)
     ssim: Any = StructuralSimilarityIndexMeasure(data_range=1.0).to(model.device)
     large_enough = min(model.config.size) >= 11  # for the window of SSIM
-    sums: dict[str, float] = {}
-    elbo, nll = [], []
-    for x in batches(model, images, noise):
+    elbo, nll, psnr, reconstruction = [], [], [], 0.0
+    # Noise apart from that of the data, which must not depend on the family or on `samples`.
+    noise = torch.Generator().manual_seed(seed + 1)
+    for x in batches(model, images, seed):
         state = noise.get_state()
-        metrics = model(x, noise).metrics
-        for name in ("reconstruction", "kl"):
-            if name in metrics:
-                sums[name] = sums.get(name, 0.0) + metrics[name].item() * len(x)
+        reconstruction += model(x, noise).metrics["reconstruction"].item() * len(x)
         if not isinstance(model, Autoencoder):
-            noise.set_state(state)  # the same noise: elbo is −(reconstruction + kl)
+            noise.set_state(state)  # the same z: elbo is −(reconstruction + kl)
             elbo.append(model.elbo(x, noise))
         if isinstance(model, VAE) and samples:
             nll.append(-model.log_likelihood(x, samples, noise))
         x_hat = model.reconstruct(x)
-        psnr.update(x_hat, x)
+        psnr.append(F.psnr(x, x_hat))
         if large_enough:
             ssim.update(x_hat, x)
 
@@ -69,21 +66,22 @@ def evaluate(
     results: dict[str, Any] = {}
     if elbo:
         results["elbo"], results["elbo_se"] = _mean_and_error(torch.cat(elbo))
-    results |= {name: total / n for name, total in sums.items()}
+        results["bits_per_dim"] = likelihood.bits_per_dim(-results["elbo"], dims)
+    results["reconstruction"] = reconstruction / n
+    if isinstance(model, VAE):
+        results["kl"] = -results["elbo"] - results["reconstruction"]
     if nll:
         results["nll"], results["nll_se"] = _mean_and_error(torch.cat(nll))
         results["nll_bits_per_dim"] = likelihood.bits_per_dim(results["nll"], dims)
-    if elbo:
-        results["bits_per_dim"] = likelihood.bits_per_dim(-results["elbo"], dims)
+        results["samples"] = samples
     results |= latent_metrics(model, images, seed)
-    results["psnr"] = float(psnr.compute())
+    results["psnr"], _ = _mean_and_error(torch.cat(psnr))
     if large_enough:
         results["ssim"] = float(ssim.compute())
     if images.factors is not None and not isinstance(model, VQVAE):
         results |= disentanglement(model, seed)
     return results | {
         "images": n,
-        "samples": samples,
         "seed": seed,
         "split": images.split,
         "likelihood": model.config.likelihood,
@@ -92,16 +90,15 @@ def evaluate(
 
 def latent_metrics(model: BaseAutoencoder, images: ImageSet, seed: int) -> dict[str, Any]:
     """What the latents of a whole set say: active units, or perplexity and use of the codebook."""
-    noise = torch.Generator().manual_seed(seed)
     if isinstance(model, VQVAE):
-        counts = sum(model.bottleneck.counts(model.codes(x)) for x in batches(model, images, noise))
+        counts = sum(model.bottleneck.counts(model.codes(x)) for x in batches(model, images, seed))
         assert isinstance(counts, Tensor)
         return {
             "perplexity": F.perplexity(counts).item(),
             "codebook_usage": (counts > 0).double().mean().item(),
         }
     if isinstance(model, VAE):
-        z = torch.cat([model.encode(x) for x in batches(model, images, noise)])
+        z = torch.cat([model.encode(x) for x in batches(model, images, seed)])
         return {"active_units": int((z.var(dim=0) > ACTIVE).sum())}
     return {}
 
@@ -124,10 +121,13 @@ def disentanglement(model: BaseAutoencoder, seed: int) -> dict[str, float]:
     }
 
 
-def batches(
-    model: BaseAutoencoder, images: ImageSet, generator: torch.Generator, size: int = 256
-) -> Iterator[Tensor]:
-    """The images in order, as the model's likelihood takes them; the last batch may be short."""
+def batches(model: BaseAutoencoder, images: ImageSet, seed: int) -> Iterator[Tensor]:
+    """The images in order, as the model's likelihood takes them; the last batch may be short.
+
+    One seed gives every model of a likelihood the same pixels.
+    """
+    size = max(1, min(256, LARGEST_BATCH // model.config.dims))
+    generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(images), size):
         x = images.batch(slice(start, start + size), model.device)
         yield model.likelihood.observe(x, generator)
@@ -155,7 +155,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("--dataset", required=True, help="as for train.py")
     parser.add_argument("--split", default="test", choices=["train", "test"])
-    parser.add_argument("--samples", type=int, default=0, help="for −log p(x) of a VAE")
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help=f"for −log p(x) of a VAE; default {SAMPLES}"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image_column")
     parser.add_argument("--data_dir")
@@ -163,27 +165,37 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = from_pretrained(args.model, device=device, dtype=torch.float32)
-        model.to(memory_format=torch.channels_last)  # faster, and the same but for rounding
-        images = load_images(
-            args.dataset,
-            args.split,
-            size=model.config.size,
-            channels=model.config.channels,
-            image_column=args.image_column,
-            data_dir=args.data_dir,
-        )
-        results = evaluate(model, images, args.seed, args.samples)
-        if args.output:
-            args.output.write_text(json.dumps(results, indent=2) + "\n")
+        results = _evaluate(args)
     except ImportError as error:
         print(f'evaluate: {error}; pip install -e ".[train]"', file=sys.stderr)
         raise SystemExit(2) from None
-    except (DataError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+    except (DataError, OSError, ValueError) as error:
+        print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     print(table(results))
+    if args.output:
+        args.output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    if args.samples < 0 or args.seed < 0:
+        raise ValueError("--samples and --seed must be 0 or more")
+    if args.output and not args.output.resolve().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {args.output.parent} to write to")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = from_pretrained(args.model, device=device, dtype=torch.float32)
+    model.to(memory_format=torch.channels_last)  # faster, and the same but for rounding
+    images = load_images(
+        args.dataset,
+        args.split,
+        size=model.config.size,
+        channels=model.config.channels,
+        image_column=args.image_column,
+        data_dir=args.data_dir,
+    )
+    for bad in images.skipped:
+        print(f"skipped {bad}", file=sys.stderr)
+    return evaluate(model, images, args.seed, args.samples)
 
 
 if __name__ == "__main__":

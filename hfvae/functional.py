@@ -5,6 +5,7 @@ image: the scale at which reconstruction and KL balance without hand-tuned weigh
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,13 +20,19 @@ def per_image(x: Tensor) -> Tensor:
 # The evidence lower bound
 
 
-def noise(shape: torch.Size, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """ε ~ N(0, I) of a shape, with the device and dtype of `like`.
+def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """ε ~ N(0, I) in float32, on the device of `like`.
 
     A generator keeps its own device, so one CPU seed gives the same noise on every device.
     """
     device = generator.device if generator is not None else like.device
-    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32).to(like)
+    return torch.randn(tuple(shape), generator=generator, device=device).to(like.device)
+
+
+def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """U[0, 1) in float32, on the device of `like`; see `noise`."""
+    device = generator.device if generator is not None else like.device
+    return torch.rand(tuple(shape), generator=generator, device=device).to(like.device)
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -33,7 +40,7 @@ def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None
 
     Kingma & Welling 2014 (arXiv:1312.6114), section 2.4. `logvar` is log σ².
     """
-    return mu + torch.exp(0.5 * logvar) * noise(mu.shape, mu, generator)
+    return mu + torch.exp(0.5 * logvar) * noise(mu.shape, mu, generator).to(mu.dtype)
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -53,7 +60,7 @@ def gaussian_nll(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 
 def standard_normal_nll(z: Tensor) -> Tensor:
     """−log N(z; 0, I), (B,) in nats: the price of z under the prior."""
-    return per_image(0.5 * (z.square() + math.log(2 * math.pi)))
+    return gaussian_nll(z, torch.zeros_like(z), torch.zeros_like(z))
 
 
 # What the pixels cost
@@ -95,6 +102,12 @@ def clipped_logistic_mean(mean: Tensor, log_scale: Tensor) -> Tensor:
 def bits_per_dim(nll: Tensor | float, dims: int) -> Tensor | float:
     """Nats per image -> bits per pixel and channel; `dims` is C·H·W."""
     return nll / (dims * math.log(2))
+
+
+def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
+    """−10 log₁₀ of the mean squared error of images in [0, 1], (B,) in dB, at most 100."""
+    error = (x - x_hat).square().flatten(1).mean(1)
+    return -10 * torch.log10(error.clamp_min(1e-10))
 
 
 # Ways between two latents

@@ -1,6 +1,7 @@
 """Saving and loading models: folders on disk and repositories on the Hugging Face Hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def save_pretrained(model: BaseAutoencoder, directory: str | Path) -> None:
     folder = Path(directory)
     files = model_files(model)
     if not (folder / CARD).exists():
-        files[CARD] = render_card(model.config, name=folder.resolve().name).encode()
+        name = folder.resolve().name
+        files[CARD] = render_card(model.config, name=name, custom_parts=model.custom_parts).encode()
     write_folder(folder, files)
 
 
@@ -107,13 +109,41 @@ def _repository(
     force_download: bool,
     local_files_only: bool,
 ) -> tuple[Callable[[str], Path], str]:
-    from huggingface_hub import HfApi, errors, hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     api = HfApi(token=token, library_name="hfvae", library_version=__version__)
-    try:  # one commit for both files, also when somebody pushes in between
+    with _in_words(repo, revision, api.endpoint):  # one commit for both files, whoever pushes
         commit = api.resolve_revision(
             repo, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
+
+    def get(name: str) -> Path:
+        with _in_words(repo, revision, api.endpoint, name):
+            path = hf_hub_download(
+                repo,
+                name,
+                revision=commit,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                library_name="hfvae",
+                library_version=__version__,
+            )
+        return Path(path)
+
+    return get, repo
+
+
+@contextmanager
+def _in_words(
+    repo: str, revision: str | None, endpoint: str, name: str = "this model"
+) -> Generator[None]:
+    """What the Hub's client raises, told apart in a sentence each."""
+    from huggingface_hub import errors
+
+    try:
+        yield
     except errors.HFValidationError as error:
         raise FileNotFoundError(f"{repo!r} is neither a folder nor a repository id") from error
     except errors.GatedRepoError as error:
@@ -127,32 +157,13 @@ def _repository(
         ) from error
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(f"{repo} has no revision {revision!r}") from error
-    except errors.RevisionResolutionError as error:
+    except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError) as error:
         raise HubError(
-            f"there is no folder {repo}, the Hub cannot be reached at {api.endpoint}, and "
-            f"{repo} is not in the cache"
+            f"there is no folder {repo}, {name} is not in the cache, and the Hub cannot be reached "
+            f"at {endpoint}"
         ) from error
-
-    def get(name: str) -> Path:
-        try:
-            return Path(
-                hf_hub_download(
-                    repo,
-                    name,
-                    revision=commit,
-                    token=token,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    library_name="hfvae",
-                    library_version=__version__,
-                )
-            )
-        except errors.LocalEntryNotFoundError as error:
-            raise HubError(
-                f"{name} of {repo} is not in the cache, and the Hub not reached"
-            ) from error
-        except errors.EntryNotFoundError as error:
-            raise FileNotFoundError(f"{repo} has no {name}") from error
-
-    return get, repo
+    except errors.EntryNotFoundError as error:
+        raise FileNotFoundError(f"{repo} has no {name}") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        raise HubError(f"the Hub at {endpoint} answered {status} for {repo}") from error

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,11 +100,6 @@ def grid(x: Tensor | Sequence[Image.Image], columns: int | None = None) -> Image
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * w, i // columns * h))
     return sheet
-
-
-def save_png(image: Image.Image, path: Path, scale: int = 1) -> None:
-    """Write a PNG, enlarged without smoothing."""
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -54,10 +54,10 @@ class Bernoulli(Likelihood):
         return torch.sigmoid(params)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return (uniform(params, generator) < torch.sigmoid(params)).to(params.dtype)
+        return (F.uniform(params.shape, params, generator) < torch.sigmoid(params)).to(params.dtype)
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return (uniform(x, generator) < x).to(x.dtype)
+        return (F.uniform(x.shape, x, generator) < x).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
         if not ((x == 0) | (x == 1)).all():
@@ -109,7 +109,8 @@ class Gaussian(Scaled):
         return (params + torch.exp(self.log_scale(params)) * eps).clamp(0, 1)
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return (torch.round(x * 255) + uniform(x, generator)) / 256
+        u = F.uniform(x.shape, x, generator)
+        return ((torch.round(x * 255) + u) / 256).to(x.dtype)
 
 
 class DiscretizedLogistic(Scaled):
@@ -126,15 +127,9 @@ class DiscretizedLogistic(Scaled):
         return F.clipped_logistic_mean(params, self.log_scale(params))
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        u = uniform(params, generator).clamp(1e-6, 1 - 1e-6)
+        u = F.uniform(params.shape, params, generator).clamp(1e-6, 1 - 1e-6)
         x = params + torch.exp(self.log_scale(params)) * torch.logit(u)
         return torch.round(x.clamp(0, 1) * 255) / 255
-
-
-def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """U[0, 1) of a tensor's shape, on the generator's device first as in `functional.noise`."""
-    device = generator.device if generator is not None else like.device
-    return torch.rand(like.shape, generator=generator, device=device).to(like.device)
 
 
 def make_likelihood(name: str, channels: int, scale: float | None) -> Likelihood:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional as F
-from .base import CHUNK, BaseAutoencoder, Output, in_eval_mode, one_image
+from .base import CHUNK, BaseAutoencoder, Output, at_least_float32, in_eval_mode, one_image
 from .bottlenecks import (
     Deterministic,
     Discrete,
@@ -79,7 +79,7 @@ class VAE(BaseAutoencoder):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """q(z|x): μ and log σ², each (B, latent_dim), for x (B, C, H, W) in [0, 1]."""
         self._check_values(x)
-        return self.bottleneck.posterior(self.encoder(x).to(x.dtype))
+        return self.bottleneck.posterior(self._features(x))
 
     @in_eval_mode
     def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -91,10 +91,10 @@ class VAE(BaseAutoencoder):
         self.likelihood.check(x)
         mu, logvar = self.posterior(x)
         z = F.reparameterize(mu, logvar, generator)
-        nll = self.likelihood.nll(x, self.decoder(z).to(x.dtype))
-        if isinstance(self.prior, StandardNormal):
-            return -nll - F.gaussian_kl(mu, logvar)
-        return -nll - self.prior.nll(z) + F.gaussian_nll(z, mu, logvar)
+        if not isinstance(self.prior, StandardNormal):
+            return self._log_weights(x, z[None], mu, logvar)[0]
+        nll = self.likelihood.nll(at_least_float32(x), self._params(z))
+        return -nll - F.gaussian_kl(mu, logvar)
 
     @in_eval_mode
     @torch.no_grad()
@@ -130,8 +130,8 @@ class VAE(BaseAutoencoder):
         """log p(x|z) + log p(z) − log q(z|x): (B, ...), (k, B, D), (B, D), (B, D) -> (k, B)."""
         k, b = z.shape[:2]
         flat = z.flatten(0, 1)
-        many = [t.expand(k, *t.shape).flatten(0, 1) for t in (x, mu, logvar)]
-        nll = self.likelihood.nll(many[0], self.decoder(flat).to(x.dtype))
+        many = [t.expand(k, *t.shape).flatten(0, 1) for t in (at_least_float32(x), mu, logvar)]
+        nll = self.likelihood.nll(many[0], self._params(flat))
         log_weights = -nll - self.prior.nll(flat) + F.gaussian_nll(flat, *many[1:])
         return log_weights.view(k, b)
 
@@ -168,7 +168,7 @@ class VQVAE(BaseAutoencoder):
             decoder=decoder,
             spatial=True,
         )
-        self.set_prior(config.prior)
+        self.prior = make_prior(config, self.latent_shape[1:])
 
     @in_eval_mode
     def codes(self, x: Tensor) -> Tensor:
@@ -221,8 +221,8 @@ class VQVAE(BaseAutoencoder):
         """
         self.likelihood.check(x)
         codes = self.codes(x)
-        params = self.decoder(self.bottleneck.lookup(codes)).to(x.dtype)
-        return -self.likelihood.nll(x, params) - self.prior.nll(codes)
+        params = self._params(self.bottleneck.lookup(codes))
+        return -self.likelihood.nll(at_least_float32(x), params) - self.prior.nll(codes)
 
     def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         codes = self.prior.sample(n, temperature, generator).to(self.device)

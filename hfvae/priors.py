@@ -40,8 +40,7 @@ class StandardNormal(Prior):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        device = generator.device if generator is not None else None
-        return temperature * torch.randn(n, self.dim, generator=generator, device=device)
+        return temperature * F.noise((n, self.dim), torch.empty(0), generator)
 
 
 class GaussianMixture(Prior):
@@ -64,27 +63,29 @@ class GaussianMixture(Prior):
         """Expectation maximization by scikit-learn on latents (N, dim)."""
         from sklearn.mixture import GaussianMixture as Fit
 
-        fit = Fit(len(self.weights), random_state=seed, reg_covar=1e-4 * float(z.var()))
+        floor = max(1e-4 * float(z.var()), 1e-6)
+        fit = Fit(len(self.weights), random_state=seed, reg_covar=floor)
         fit.fit(z.cpu().double().numpy())
         self.weights.copy_(torch.from_numpy(fit.weights_))
         self.means.copy_(torch.from_numpy(fit.means_))
         self.cholesky.copy_(torch.linalg.cholesky(torch.from_numpy(fit.covariances_)))
 
     def nll(self, z: Tensor) -> Tensor:
-        normals = MultivariateNormal(self.means, scale_tril=self.cholesky, validate_args=False)
-        mixture = MixtureSameFamily(Categorical(self.weights), normals, validate_args=False)
-        return -mixture.log_prob(z)
+        # In float32 whatever is stored: triangular solves know no half precision.
+        weights, means, cholesky = (t.float() for t in (self.weights, self.means, self.cholesky))
+        normals = MultivariateNormal(means, scale_tril=cholesky, validate_args=False)
+        mixture = MixtureSameFamily(Categorical(weights), normals, validate_args=False)
+        return -mixture.log_prob(z.float())
 
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        device = generator.device if generator is not None else None
-        u = torch.rand(n, 1, generator=generator, device=device).to(self.means)
-        eps = torch.randn(n, self.means.shape[1], generator=generator, device=device)
-        component = _inverse_cdf(self.weights, u)[:, 0]
+        u = F.uniform((n, 1), self.means, generator)
+        eps = F.noise((n, self.means.shape[1]), self.means, generator)
+        component = _inverse_cdf(self.weights.float(), u)[:, 0]
         if temperature == 0:
             component = self.nll(self.means).argmin().expand(n)
-        spread = torch.einsum("nij,nj->ni", self.cholesky[component], eps.to(self.means))
+        spread = torch.einsum("nij,nj->ni", self.cholesky[component].float(), eps)
         return self.means[component] + temperature * spread
 
 
@@ -102,10 +103,8 @@ class Uniform(Prior):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        device = generator.device if generator is not None else None
-        codes = torch.randint(
-            self.codebook_size, (n, *self.grid), generator=generator, device=device
-        )
+        u = F.uniform((n, *self.grid), torch.empty(0), generator)
+        codes = (u.double() * self.codebook_size).long()
         return codes if temperature else torch.zeros_like(codes)  # all are modes: take the first
 
 
@@ -144,8 +143,7 @@ class Autoregressive(Prior):
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         length = self.grid[0] * self.grid[1]
-        device = generator.device if generator is not None else None
-        u = torch.rand(n, length, generator=generator, device=device).to(self.start)
+        u = F.uniform((n, length), self.start, generator)
         rows = [self._sample(chunk, temperature) for chunk in u.split(256)]
         return torch.cat(rows).view(n, *self.grid)
 
@@ -213,7 +211,7 @@ def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cdf, u * cdf[..., -1:], right=True).clamp(max=p.shape[-1] - 1)
 
 
-def make_prior(config: Any, grid: tuple[int, ...] = ()) -> Prior | None:
+def make_prior(config: Any, grid: tuple[int, ...] = ()) -> Any:
     """The prior that a config names; codes have a grid (h, w)."""
     if config.prior == "standard-normal":
         return StandardNormal(config.latent_dim)

@@ -44,6 +44,15 @@ def draw_factors(n: int, generator: torch.Generator) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
+def combination(number: Tensor) -> Tensor:
+    """The factors of combinations counted from 0: int64 (n,) -> (n, 6)."""
+    columns = []
+    for count in reversed(FACTORS.values()):
+        columns.append(number % count)
+        number = number // count
+    return torch.stack(columns[::-1], dim=1)
+
+
 def render(factors: Tensor, size: tuple[int, int] = (64, 64), channels: int = 3) -> Tensor:
     """The images of factors (n, 6): uint8 (n, channels, H, W), antialiased.
 

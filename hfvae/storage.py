@@ -58,26 +58,30 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files so that a reader, or a crash, never sees half of them.
 
-    All are staged beside the folder first. A new folder is then renamed into place; in an existing
-    one the files are replaced one by one, the weights last, and other files stay.
+    A new folder is written beside its place and renamed. In an existing one, the files are staged
+    complete and then replaced one by one, the weights last; other files stay.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give a folder to save to")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new = not folder.exists()
+    if new:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    # Inside an existing folder, which may be a mount of its own: a file cannot be moved across.
+    where = folder.parent if new else folder
+    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=where))
     try:
         for name, data in files.items():
             with open(stage / name, "wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
-        if folder.exists():
-            for name in sorted(files, key=lambda name: name == WEIGHTS):
-                os.replace(stage / name, folder / name)
-        else:
+        if new:
             stage.chmod(0o755)  # mkdtemp makes it private
             stage.rename(folder)
+        else:
+            for name in sorted(files, key=lambda name: name == WEIGHTS):
+                os.replace(stage / name, folder / name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

@@ -38,15 +38,17 @@ def test_beta_weighs_the_kl_and_leaves_the_elbo_alone(model, x, generator):
     assert torch.equal(model.elbo(x, generator()), elbo)
 
 
-def test_the_loss_does_not_depend_on_the_batch_size(model, x, generator):
+def test_the_loss_does_not_depend_on_the_batch_size(model, x, monkeypatch):
     """With the same noise for every image, the mean over a batch is the mean of its images."""
-    mu, logvar = model.posterior(x)
-    z = F.reparameterize(mu, logvar, generator())
-    whole = -model.elbo(x, generator())
-    for i in range(len(x)):
-        nll = model.likelihood.nll(x[i : i + 1], model.decoder(z[i : i + 1]))
-        one = nll + F.gaussian_kl(mu[i : i + 1], logvar[i : i + 1])
-        torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-4, atol=1e-2)
+    eps = torch.randn(4, 4)
+    monkeypatch.setattr(F, "noise", lambda shape, like, generator=None: eps[: shape[0]])
+    whole = model(x).loss
+    ones = []
+    for i in range(4):
+        one = eps[i : i + 1]
+        monkeypatch.setattr(F, "noise", lambda shape, like, generator=None, one=one: one)
+        ones.append(model(x[i : i + 1]).loss)
+    torch.testing.assert_close(whole, torch.stack(ones).mean())
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized-logistic"])
@@ -176,3 +178,29 @@ def test_a_few_steps_of_training_raise_the_elbo():
         optimizer.step()
     # Black or white is one bit, and a bound on it is what is left.
     assert before < -100 < -30 < model.elbo(x).mean() < 0
+
+
+def test_a_frozen_part_stays_frozen():
+    """Methods that run in eval mode put back what they found, part by part."""
+    config = VAEConfig(image_size=8, channels=1, latent_dim=2)
+    encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 4)).eval()
+    model = VAE(config, encoder=encoder)
+    model.encode(torch.rand(3, 1, 8, 8))
+    assert not encoder.training
+    assert model.decoder.training
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized-logistic"])
+def test_half_precision_is_for_the_networks_alone(likelihood, generator):
+    """A bfloat16 model has the log-probabilities of float32, but for its networks' rounding."""
+    config = VAEConfig(image_size=8, channels=1, likelihood=likelihood, scale=0.02, latent_dim=2)
+    model = VAE(config).eval()
+    x = torch.randint(0, 2, (2, 1, 8, 8)).float()
+    exact = model.elbo(model.likelihood.observe(x, generator(1)), generator())
+    model.to(torch.bfloat16)
+    half = model.likelihood.observe(x.bfloat16(), generator(1))
+    assert half.dtype == torch.bfloat16
+    elbo = model.elbo(half, generator())
+    assert elbo.dtype == torch.float32
+    torch.testing.assert_close(elbo, exact, rtol=0.05, atol=1)
+    assert model.sample(2).dtype == torch.bfloat16

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import hfvae
-from hfvae import VAE, HubError, VAEConfig, storage
+from hfvae import VAE, VQVAE, HubError, VAEConfig, VQVAEConfig, storage
 
 
 @pytest.fixture
@@ -105,6 +105,27 @@ def test_custom_parts_are_asked_for(tmp_path, x, generator):
         hfvae.from_pretrained(tmp_path / "m")
 
 
+def test_parts_that_make_tensors_load_and_so_do_empty_ones(tmp_path):
+    class Counts(nn.Module):
+        """An encoder that makes a tensor of its own."""
+
+        def forward(self, x):
+            return x.flatten(1)[:, torch.arange(4)] + torch.ones(4)
+
+    config = VQVAEConfig(image_size=8, channels=1, likelihood="bernoulli", codebook_size=8,
+                         embedding_dim=1, prior="autoregressive", prior_width=16)  # fmt: skip
+    for model, parts in [
+        (VAE(VAEConfig(image_size=8, channels=1, latent_dim=2), Counts()), {"encoder": Counts()}),
+        (VQVAE(config, nn.MaxPool2d(4)), {"encoder": nn.MaxPool2d(4)}),
+    ]:
+        model.eval().save_pretrained(tmp_path / "m")
+        again = hfvae.from_pretrained(tmp_path / "m", **parts)
+        x = torch.ones(1, 1, 8, 8)
+        if isinstance(model, VAE):
+            assert torch.equal(again.encode(x), model.encode(x))
+        assert again.sample(2).shape == (2, 1, 8, 8)
+
+
 # Every way in which loading fails, in its own words
 
 
@@ -180,7 +201,7 @@ def test_no_folder_and_no_repository_are_told_apart(tmp_path):
         hfvae.from_pretrained(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         hfvae.from_pretrained("./owner/name")
-    with pytest.raises(HubError, match="owner/name is not in the cache"):
+    with pytest.raises(HubError, match="owner/name, this model is not in the cache"):
         hfvae.from_pretrained("owner/name", cache_dir=tmp_path)
 
 
@@ -223,6 +244,15 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(model, folder, monkeyp
         model.save_pretrained(folder.parent / "new")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == ["saved"]
+
+
+def test_an_existing_folder_is_staged_within(model, folder, monkeypatch):
+    """It may be a mount of its own, across which no file can be moved."""
+    moves = []
+    monkeypatch.setattr(storage.os, "replace", lambda a, b: moves.append((Path(a), Path(b))))
+    model.save_pretrained(folder)
+    assert moves
+    assert all(folder in source.parents for source, _ in moves)
 
 
 def test_a_save_cut_short_between_its_files_is_noticed(model, folder, monkeypatch):
