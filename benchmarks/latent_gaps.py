@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--data", help="where torchvision's data are")
     args = parser.parse_args()
     data = ["--data_dir", args.data] if args.data else []
+    torch.manual_seed(0)
     rows, pictures = [], []
     for name in ("autoencoder", "vae"):
         row, both = look(name, args.minutes, data)

@@ -85,7 +85,7 @@ def run(command: list[str]) -> None:
 
 def surroundings() -> dict[str, Any]:
     """What a figure depends on besides the code."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
+    git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
         f"{torch.get_num_threads()} cores, {platform.machine()}"

@@ -79,9 +79,8 @@ def rewritten(readme: str) -> str:
     """The README with every table between its markers as the files have it."""
     for name in COLUMNS:
         start, end = f"<!-- table: {name} -->\n", "\n<!-- end -->"
-        if start in readme:
-            before, rest = readme.split(start, 1)
-            readme = before + start + table(name) + end + rest.split(end, 1)[1]
+        before, rest = readme.split(start, 1)  # a missing marker is an error
+        readme = before + start + table(name) + end + rest.split(end, 1)[1]
     return readme
 
 
