@@ -36,9 +36,9 @@ class Row(NamedTuple):
 TABLES = {
     # The same network, data, time and fixed scale; only beta differs.
     "disentanglement": [
-        Row("beta = 1", "--model beta-vae --beta 1 --dataset sprites"),
-        Row("beta = 4", "--model beta-vae --beta 4 --dataset sprites"),
-        Row("beta = 16", "--model beta-vae --beta 16 --dataset sprites"),
+        Row("beta = 1", "--model beta-vae --beta 1 --dataset sprites --resolution 32"),
+        Row("beta = 4", "--model beta-vae --beta 4 --dataset sprites --resolution 32"),
+        Row("beta = 16", "--model beta-vae --beta 16 --dataset sprites --resolution 32"),
     ],
     "codebooks": [
         Row("vq-vae, 256 codes", "--model vq-vae --codebook_size 256 --dataset fashion-mnist"),
