@@ -508,7 +508,8 @@ def run(args: argparse.Namespace) -> None:
     if config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
-    write_folder(args.output_dir, {})  # if it cannot be written to, then now
+    if accelerator.is_main_process:
+        write_folder(args.output_dir, {})  # if it cannot be written to, then now
 
     budget, prior_budget = make_budgets(args, len(images))
     with StopOnInterrupt() as stop:
