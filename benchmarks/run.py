@@ -36,9 +36,8 @@ class Row(NamedTuple):
 TABLES = {
     # The same network, data, time and fixed scale; only beta differs.
     "disentanglement": [
-        Row("beta = 1", "--model beta-vae --beta 1 --dataset sprites --resolution 32"),
-        Row("beta = 4", "--model beta-vae --beta 4 --dataset sprites --resolution 32"),
-        Row("beta = 16", "--model beta-vae --beta 16 --dataset sprites --resolution 32"),
+        Row(f"beta = {beta}", f"--model beta-vae --beta {beta} --dataset sprites --resolution 32")
+        for beta in (1, 16, 64)
     ],
     "codebooks": [
         Row("vq-vae, 256 codes", "--model vq-vae --codebook_size 256 --dataset fashion-mnist"),
