@@ -9,11 +9,13 @@ On Hugging Face Spaces the variable HFVAE_MODELS names the models, separated by 
 
 import argparse
 import base64
+import functools
 import io
 import os
 import secrets
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,21 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 def words(message: str) -> gr.Error:
     """An error that the visitor reads, and the log does not."""
     return gr.Error(message, print_exception=False)
+
+
+def in_words(act: Callable[..., Any]) -> Callable[..., Any]:
+    """What nobody foresaw goes to the log; the visitor gets words and not a blank "Error"."""
+
+    @functools.wraps(act)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return act(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error("Something went wrong here; the server's log says what.") from error
+
+    return wrapper
 
 
 # Models
@@ -212,7 +229,7 @@ def make_endpoints(models: Models) -> dict[str, Any]:
         a, b = seen(vae, first), seen(vae, second)
         return hfvae.to_pil(vae.interpolate(a, b, steps=steps, mode=mode))
 
-    return {f.__name__: f for f in (generate, draw, reconstruct, interpolate)}
+    return {f.__name__: in_words(f) for f in (generate, draw, reconstruct, interpolate)}
 
 
 # How it looks

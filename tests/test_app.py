@@ -127,6 +127,16 @@ def test_a_model_that_cannot_sample_says_why(client):
         client.predict("plain", api_name="/generate")
 
 
+def test_what_nobody_foresaw_gets_words_too(client, picture, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(hfvae.VAE, "reconstruct", fail)
+    with pytest.raises(Exception, match="Something went wrong") as caught:
+        client.predict(image=picture(), api_name="/reconstruct")
+    assert "secret" not in str(caught.value)
+
+
 def test_missing_pictures_get_words(client, picture):
     with pytest.raises(Exception, match="choose a picture"):
         client.predict(image=None, api_name="/reconstruct")
