@@ -207,7 +207,7 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
     Raises:
         ValueError: the size is no such product.
     """
-    options = [(size, ()) for size in [codebook_size]]
+    options: list[tuple[int, tuple[int, ...]]] = [(codebook_size, ())]
     while options:
         longer = []
         for rest, levels in options:

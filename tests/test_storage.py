@@ -105,7 +105,7 @@ def test_custom_parts_are_asked_for(tmp_path, x, generator):
         hfvae.from_pretrained(tmp_path / "m")
 
 
-def test_parts_that_make_tensors_load_and_so_do_empty_ones(tmp_path):
+def test_parts_that_make_tensors_or_hold_none_can_be_loaded(tmp_path):
     class Counts(nn.Module):
         """An encoder that makes a tensor of its own."""
 
