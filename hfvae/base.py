@@ -272,6 +272,12 @@ class BaseAutoencoder(nn.Module):
 
         save_pretrained(self, directory)
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Publish on the Hugging Face Hub: see `hfvae.hub.push_to_hub`."""
+        from .hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **kwargs)
+
     @classmethod
     def from_pretrained(cls, repo_or_dir: str | Path, **kwargs: Any) -> Any:
         """`hfvae.from_pretrained`, refusing a model of another family."""

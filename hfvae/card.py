@@ -1,11 +1,16 @@
 """The model card: model_card.md filled with what is known about a model."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .configs import Config
+
+CARD = "README.md"
+# Ends a card, so that one which a person edited can be told, and kept.
+SIGNATURE = "\n<!-- Written by hfvae, which replaces this card unless it was edited: {} -->\n"
 
 # Where hfvae comes from, in cards, Spaces and script headers: no release claimed that is not there.
 INSTALL = "pip install -e .  # in a checkout of the hfvae repository"
@@ -60,6 +65,17 @@ def resource(name: str) -> Path:
     return inside if inside.exists() else package.parent / name
 
 
+def sign(card: str) -> str:
+    """A card with a last line by which `is_edited` knows it again."""
+    return card + SIGNATURE.format(hashlib.sha256(card.encode()).hexdigest())
+
+
+def is_edited(card: str) -> bool:
+    """Whether a card is other than `sign` left it."""
+    text, mark, _ = card.rpartition(SIGNATURE.partition("{}")[0])
+    return not mark or card != sign(text)
+
+
 def render_card(
     config: Config,
     *,
@@ -67,6 +83,7 @@ def render_card(
     repo: str | None = None,
     results: dict[str, Any] | None = None,
     dataset: str | None = None,
+    base_model: str | None = None,
     pictures: bool = False,
     custom_parts: Sequence[str] = (),
     training: dict[str, str] | None = None,
@@ -79,6 +96,7 @@ def render_card(
         repo: what from_pretrained takes in the snippet; the name if None.
         results: evaluation.json.
         dataset: what it was trained on; owner/name is a Hub data set.
+        base_model: the Hub id of the model that it was fine-tuned from.
         pictures: whether samples.png and reconstructions.png lie beside the card.
         custom_parts: "encoder" or "decoder", where the model has its own.
         training: `summary`, a sentence with steps, time and hardware, and `command`.
@@ -92,6 +110,7 @@ def render_card(
         pipeline_tag="unconditional-image-generation",
         tags=["vae", "image-generation", config.model_type],
         datasets=[dataset] if dataset and "/" in dataset else None,
+        base_model=base_model,
         model_name=name,
         eval_results=[
             EvalResult(
@@ -124,11 +143,18 @@ def render_card(
         template_path=str(resource("model_card.md")),
         name=name,
         repo=repo or name,
+        samples=settings["prior"] != "none" and config.channels in (1, 3, 4),
         parts="".join(f", {part}={part}" for part in custom_parts),
         description=f"{FAMILY_WORDS[config.model_type]} of {h}x{w} images"
-        + (f", trained on {dataset}." if dataset else "."),
+        + (f", trained on {dataset}" if dataset else "")
+        + (
+            f", fine-tuned from [{base_model}](https://huggingface.co/{base_model})."
+            if base_model
+            else "."
+        ),
         install=INSTALL,
-        shape=f"(1, {config.channels}, {h}, {w})",
+        shape=f"(B, {config.channels}, {h}, {w})",
+        size=f"an image size of {h}x{w}, {config.channels} channel{'s' * (config.channels > 1)}",
         likelihood=config.likelihood,
         beta=settings.get("beta"),
         prior_words=PRIOR_WORDS[settings["prior"]],
@@ -139,4 +165,4 @@ def render_card(
         training=training,
         data_licence=DATA_LICENCES.get(dataset or ""),
     )
-    return str(card)
+    return sign(str(card))

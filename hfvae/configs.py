@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar
 
+MAX_DIMS = 2**26  # numbers in an image: 4096x4096 pixels in 4 channels
+
 Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is kept, or an exception
 
 
@@ -108,6 +110,10 @@ class Config:
         for f in fields(self):
             value = f.metadata["check"](f.name, getattr(self, f.name))
             object.__setattr__(self, f.name, value)
+        if self.dims > MAX_DIMS:
+            raise ValueError(
+                f"an image of {self.dims:,} numbers is too large ({MAX_DIMS:,} at most)"
+            )
         if not self.widths:
             halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
             widths = tuple(min(self.finest * 2**i, 256) for i in range(halvings))

@@ -1,21 +1,25 @@
-"""Saving and loading models: folders on disk and repositories on the Hugging Face Hub."""
+"""Saving, loading and publishing models: folders on disk and repositories on the Hugging Face Hub.
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+python -m hfvae.hub runs/photos-vae owner/name     # publishes a folder that train.py left
+"""
+
+import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import __version__
-from .card import render_card
-from .errors import HubError
+from .card import CARD, render_card
 from .models import BaseAutoencoder
+from .remote import Repository, commit, make_repository, published_card
 from .storage import CONFIG, WEIGHTS, build, model_files, read_config, read_weights, write_folder
 
-CARD = "README.md"
-PICKLES = ("pytorch_model.bin", "model.pt", "model.bin", "model.ckpt", "model.pkl")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# What train.py leaves beside the model, and what a model repository holds of a folder.
+MEASURED = ("evaluation.json", "train_config.json", "samples.png", "reconstructions.png")
+PUBLISHED = (CONFIG, WEIGHTS, CARD, *MEASURED)
 
 
 def save_pretrained(model: BaseAutoencoder, directory: str | Path) -> None:
@@ -58,16 +62,31 @@ def from_pretrained(
         HubError: what was found is no model, or not a sound one; the message says which.
         FileNotFoundError: no such folder or repository, or a file is missing there.
     """
-    get, where = (
-        _folder(Path(repo_or_dir))
-        if _is_path(repo_or_dir)
-        else _repository(
-            str(repo_or_dir), revision, token, cache_dir, force_download, local_files_only
+    where = str(repo_or_dir)
+    if _is_path(repo_or_dir):
+        source = _Folder(Path(repo_or_dir).expanduser())
+    else:
+        source = Repository(
+            where,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
         )
-    )
-    config, custom, settings = read_config(get(CONFIG), where)
+    config, custom, settings = read_config(source.get(CONFIG), where)
     model = build(config, custom, encoder, decoder, where)
-    read_weights(get(WEIGHTS), settings, model, where)
+    try:
+        weights = source.get(WEIGHTS)
+    except FileNotFoundError as error:
+        pickled = [name for name in source.names() if name.endswith(PICKLED)]
+        if not pickled:
+            raise
+        raise FileNotFoundError(
+            f"{where} has no {WEIGHTS}, only {', '.join(pickled):.200}: pickled weights can run "
+            "code and are never read"
+        ) from error
+    read_weights(weights, settings, model, where)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -82,88 +101,93 @@ def _is_path(name: str | Path) -> bool:
     )
 
 
-def _folder(folder: Path) -> tuple[Callable[[str], Path], str]:
-    folder = folder.expanduser()
+class _Folder:
+    """What `Repository` is for the Hub."""
 
-    def get(name: str) -> Path:
-        path = folder / name
-        if path.is_file():
-            return path
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
-        if name == WEIGHTS and (pickles := [p for p in PICKLES if (folder / p).exists()]):
-            raise FileNotFoundError(
-                f"{folder} has no {WEIGHTS}, only {', '.join(pickles)}: pickled weights can run "
-                "code and are never read"
-            )
-        raise FileNotFoundError(f"{folder} has no {name}")
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no folder {path}")
+        self.path = path
 
-    return get, str(folder)
+    def get(self, file: str) -> Path:
+        if not (self.path / file).is_file():
+            raise FileNotFoundError(f"{self.path} has no {file}")
+        return self.path / file
+
+    def names(self) -> list[str]:
+        return [path.name for path in self.path.iterdir()]
 
 
-def _repository(
-    repo: str,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-    force_download: bool,
-    local_files_only: bool,
-) -> tuple[Callable[[str], Path], str]:
-    from huggingface_hub import HfApi, hf_hub_download
+def push_to_hub(
+    model: BaseAutoencoder,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload model",
+) -> str:
+    """Publish a model as one commit, in a repository that is made if it is missing.
 
-    api = HfApi(token=token, library_name="hfvae", library_version=__version__)
-    with _in_words(repo, revision, api.endpoint):  # one commit for both files, whoever pushes
-        commit = api.resolve_revision(
-            repo, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+    A card is written where there is none.
 
-    def get(name: str) -> Path:
-        with _in_words(repo, revision, api.endpoint, name):
-            path = hf_hub_download(
-                repo,
-                name,
-                revision=commit,
-                token=token,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                library_name="hfvae",
-                library_version=__version__,
-            )
-        return Path(path)
+    Args:
+        model: any family.
+        repo_id: `owner/name`, or a name of one's own.
+        private: of a new repository; the account's default if None.
+        token: Hub token; by default the one that `hf auth login` saved.
+        revision: branch, made if it is missing; main by default.
+        create_pr: propose the commit instead of making it.
+        commit_message: its title.
 
-    return get, repo
+    Returns:
+        The address of the commit or of the pull request.
+
+    Raises:
+        HubError: no token, no write access, or no connection; the message says which.
+    """
+    files = model_files(model)
+    repo = make_repository(repo_id, private=private, token=token)
+    if published_card(repo, token=token) is None:
+        name = repo.partition("/")[2]
+        card = render_card(model.config, name=name, repo=repo, custom_parts=model.custom_parts)
+        files[CARD] = card.encode()
+    return commit(repo, files, commit_message, token=token, revision=revision, create_pr=create_pr)
 
 
-@contextmanager
-def _in_words(
-    repo: str, revision: str | None, endpoint: str, name: str = "this model"
-) -> Generator[None]:
-    """What the Hub's client raises, told apart in a sentence each."""
-    from huggingface_hub import errors
+def push_folder(folder: Path, repo_id: str, *, private: bool | None = None) -> str:
+    """Publish what train.py left in a folder as one commit: model, card, pictures and numbers.
 
+    A card that a person edited on the Hub stays.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        HubError, FileNotFoundError: the folder holds no model; or see `push_to_hub`.
+    """
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} has no {missing[0]}")
+    files = {name: (folder / name).read_bytes() for name in PUBLISHED if (folder / name).exists()}
+    return commit(make_repository(repo_id, private=private), files, "Upload model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m hfvae.hub", description="Publish a folder that train.py left on the Hub."
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("repo_id", help="owner/name")
+    parser.add_argument("--private", action="store_true", default=None)
+    args = parser.parse_args()
     try:
-        yield
-    except errors.HFValidationError as error:
-        raise FileNotFoundError(f"{repo!r} is neither a folder nor a repository id") from error
-    except errors.GatedRepoError as error:
-        raise HubError(
-            f"{repo} is gated: ask for access on its page, then hf auth login"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no folder and no Hub repository {repo}, or it is private and this token "
-            "may not read it"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{repo} has no revision {revision!r}") from error
-    except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError) as error:
-        raise HubError(
-            f"there is no folder {repo}, {name} is not in the cache, and the Hub cannot be reached "
-            f"at {endpoint}"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise FileNotFoundError(f"{repo} has no {name}") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        raise HubError(f"the Hub at {endpoint} answered {status} for {repo}") from error
+        print(push_folder(args.folder, args.repo_id, private=args.private))
+    except OSError as error:
+        print(f"hub: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

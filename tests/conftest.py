@@ -1,12 +1,34 @@
 import os
+import tempfile
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the Hub
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+from loopback import Hub
+
+HUB = Hub()
+HOME = tempfile.TemporaryDirectory(prefix="hfvae-tests-")
+# The client reads these when it is imported. No test reaches the real Hub.
+os.environ |= {
+    "HF_ENDPOINT": HUB.url,
+    "HF_HOME": HOME.name,
+    "HF_HUB_DISABLE_XET": "1",  # another protocol for large files, in a binary of its own
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
 
 import pytest
 import torch
 
 from hfvae import VAE, VAEConfig
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """An empty Hub, and the token of one who may write as "me"."""
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    HUB.reset()
+    return HUB
 
 
 @pytest.fixture(autouse=True)

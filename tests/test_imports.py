@@ -25,8 +25,10 @@ LAYERS = [
     {"bottlenecks", "likelihoods", "priors", "data"},
     {"base"},
     {"models"},
-    {"storage", "card", "hub"},
-    {"evaluate"},
+    {"storage", "card"},
+    {"remote"},
+    {"hub"},
+    {"space", "evaluate"},
 ]
 
 

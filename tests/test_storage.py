@@ -201,7 +201,7 @@ def test_no_folder_and_no_repository_are_told_apart(tmp_path):
         hfvae.from_pretrained(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         hfvae.from_pretrained("./owner/name")
-    with pytest.raises(HubError, match="owner/name, this model is not in the cache"):
+    with pytest.raises(FileNotFoundError, match="no folder and no Hub repository owner/name"):
         hfvae.from_pretrained("owner/name", cache_dir=tmp_path)
 
 

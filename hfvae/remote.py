@@ -1,0 +1,241 @@
+"""Talking to the Hugging Face Hub: fetching files of one commit, and committing files at once."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .card import CARD, is_edited
+from .errors import HubError, in_words
+from .storage import CONFIG
+
+NO_TOKEN = (
+    "there is no Hub token here: run hf auth login, or set HF_TOKEN to a token that may write"
+)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def hub_api(token: str | bool | None = None) -> Any:
+    """The Hub's client; by default with the token that `hf auth login` or HF_TOKEN gave."""
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, library_name="hfvae", library_version=__version__)
+
+
+class Repository:
+    """A model repository at one commit, whoever pushes meanwhile.
+
+    Raises:
+        FileNotFoundError, HubError: see `in_words`; by all methods.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> None:
+        self.name, self.revision = name, revision
+        self.api = hub_api(token)
+        self.how = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+        self.force_download = force_download
+        with in_words(name, self.api.endpoint, revision):
+            self.commit = _resolve(self.api, name, revision, **self.how)
+
+    def get(self, file: str) -> Path:
+        """Where a file lies once it was fetched."""
+        with in_words(self.name, self.api.endpoint, self.revision, file):
+            path = _patiently(
+                lambda: self.api.hf_hub_download(
+                    self.name,
+                    file,
+                    revision=self.commit,
+                    force_download=self.force_download,
+                    **self.how,
+                )
+            )
+        if not _as_sent(Path(path)):
+            raise HubError(
+                f"{self.name}: {file} was damaged on its way here: load with force_download=True"
+            )
+        return Path(path)
+
+    def names(self) -> list[str]:
+        """All its files."""
+        with in_words(self.name, self.api.endpoint, self.revision):
+            return self.api.list_repo_files(self.name, revision=self.commit)
+
+
+def _resolve(
+    api: Any,
+    repo: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+) -> str:
+    """The commit that a revision names now; from the cache, with a warning, if the Hub is away."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if revision and COMMIT.fullmatch(revision) and not local_files_only:
+        # Nothing to resolve; but a download would try an unreachable Hub for 23 seconds.
+        if not isinstance(try_to_load_from_cache(repo, CONFIG, cache_dir, revision), str):
+            api.model_info(repo, revision=revision)
+        return revision
+    return _patiently(
+        lambda: api.resolve_revision(
+            repo, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+    )
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Ask again when the Hub answers 5xx: it may be down for a moment only."""
+    from huggingface_hub import errors
+
+    for seconds in (0.5, 1.0):
+        try:
+            return ask()
+        except (errors.HfHubHTTPError, errors.RevisionResolutionError) as error:
+            answer = error if isinstance(error, errors.HfHubHTTPError) else error.__cause__
+            if not isinstance(answer, errors.HfHubHTTPError) or answer.response.status_code < 500:
+                raise
+        time.sleep(seconds)
+    return ask()
+
+
+def _as_sent(path: Path) -> bool:
+    """Whether a cached file is what its name in the cache says, which the client never compares.
+
+    That is git's SHA-1 or, of a large file, the SHA-256. Without symbolic links (on Windows) the
+    name is not known.
+    """
+    name = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{40}", name):
+        sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    elif re.fullmatch(r"[0-9a-f]{64}", name):
+        sha = hashlib.sha256()
+    else:
+        return True
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            sha.update(chunk)
+    return sha.hexdigest() == name
+
+
+def make_repository(
+    repo: str,
+    *,
+    kind: str = "model",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    hardware: str | None = None,
+) -> str:
+    """Make a repository unless it is there.
+
+    Args:
+        repo: `owner/name`, or a name of one's own.
+        kind: "model" or "space".
+        private: of a new repository; the account's default if None.
+        token: one that may write.
+        hardware: of a new Space.
+
+    Returns:
+        `owner/name`.
+
+    Raises:
+        HubError: no token, one that may not write, or no connection.
+    """
+    from huggingface_hub import get_token
+
+    if not isinstance(token, str) and get_token() is None:
+        raise HubError(NO_TOKEN)
+    api = hub_api(token)
+    settings = {"space_sdk": "gradio", "space_hardware": hardware} if kind == "space" else {}
+    with in_words(repo, api.endpoint):
+        if "/" not in repo:
+            repo = f"{api.whoami()['name']}/{repo}"
+        api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **settings)
+    return repo
+
+
+def check_write_access(repo: str, *, kind: str = "model") -> None:
+    """Raise HubError unless the token may write to a repository that is there."""
+    api = hub_api()
+    with in_words(repo, api.endpoint):
+        api.auth_check(repo, repo_type=kind, write=True)
+
+
+def commit(
+    repo: str,
+    files: Mapping[str, bytes],
+    message: str,
+    *,
+    kind: str = "model",
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Publish files as one commit; a card that a person edited stays as it is.
+
+    Args:
+        repo: `owner/name`.
+        files: name -> content.
+        message: the commit's title.
+        kind: "model" or "space".
+        token: one that may write.
+        revision: branch, made if it is missing; main by default.
+        create_pr: propose the commit instead of making it.
+
+    Returns:
+        The address of the commit or of the pull request.
+
+    Raises:
+        HubError: see `in_words`.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    api = hub_api(token)
+    with in_words(repo, api.endpoint, revision, "the upload"):
+        if revision and not create_pr:
+            api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
+        card = published_card(repo, kind=kind, token=token, revision=revision)
+        keep = card is not None and is_edited(card)
+        done = api.create_commit(
+            repo,
+            [
+                CommitOperationAdd(name, data)
+                for name, data in files.items()
+                if not (name == CARD and keep)
+            ],
+            commit_message=message,
+            repo_type=kind,
+            revision=revision,
+            create_pr=create_pr,
+        )
+    return done.pr_url or done.commit_url
+
+
+def published_card(
+    repo: str,
+    *,
+    kind: str = "model",
+    token: str | bool | None = None,
+    revision: str | None = None,
+) -> str | None:
+    """The card of a repository, if it has one."""
+    from huggingface_hub import errors
+
+    api = hub_api(token)
+    with in_words(repo, api.endpoint, revision, CARD):
+        try:
+            path = api.hf_hub_download(repo, CARD, repo_type=kind, revision=revision)
+        except errors.RemoteEntryNotFoundError:
+            return None
+    return Path(path).read_text("utf-8")

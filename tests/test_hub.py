@@ -1,0 +1,342 @@
+"""Publishing and loading over real HTTP, with the real client, against the Hub in loopback.py."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+import hfvae
+from hfvae import VAE, HubError, VAEConfig
+from hfvae.card import is_edited, sign
+from hfvae.hub import push_folder
+from hfvae.priors import GaussianMixture
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def published(hub, model):
+    model.push_to_hub("me/x")
+    hub.requests.clear()
+    return hub.repos["models/me/x"]
+
+
+def families():
+    shape = {"image_size": (8, 12), "channels": 1, "widths": (4,)}
+    codes = {"codebook_size": 15, "embedding_dim": 4, "prior": "autoregressive", "prior_width": 16}
+    yield hfvae.VAE(VAEConfig(latent_dim=3, **shape))
+    yield hfvae.VAE(VAEConfig(latent_dim=3, prior="mixture", prior_components=2, **shape))
+    plain = hfvae.AutoencoderConfig(latent_dim=3, prior="mixture", prior_components=2, **shape)
+    yield hfvae.Autoencoder(plain)
+    yield hfvae.VQVAE(hfvae.VQVAEConfig(**codes, **shape))
+    yield hfvae.VQVAE(hfvae.VQVAEConfig(quantizer="fsq", **codes, **shape))
+
+
+def test_every_family_comes_back_bit_by_bit_in_a_process_without_a_cache(hub, tmp_path, generator):
+    torch.manual_seed(1)
+    expected = []
+    for i, model in enumerate(families()):
+        model(torch.rand(8, 1, 8, 12))
+        if isinstance(model.prior, GaussianMixture):
+            model.prior.fit(torch.randn(50, 3), seed=0)
+        x = model.eval().sample(4, generator=generator(2))
+        expected.append([x, model.reconstruct(x), *model.state_dict().values()])
+        url = model.push_to_hub(f"me/model-{i}")
+        assert url.startswith(f"{hub.url}/me/model-{i}/commit/")
+    code = f"""
+import torch, hfvae
+found = []
+for i in range({len(expected)}):
+    model = hfvae.from_pretrained(f"me/model-{{i}}")
+    x = model.sample(4, generator=torch.Generator().manual_seed(2))
+    found.append([x, model.reconstruct(x), *model.state_dict().values()])
+torch.save(found, {str(tmp_path / "out.pt")!r})
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
+    del environment["HF_TOKEN"]  # the repositories are public
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    for ours, theirs in zip(expected, found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+# Publishing
+
+
+def test_a_push_is_one_commit_with_model_and_card(published, model):
+    assert published.log == ["initial commit", "Upload model"]
+    assert published.files().keys() == {".gitattributes", CONFIG, WEIGHTS, CARD}
+    card = published.files()[CARD].decode()
+    assert 'from_pretrained("me/x")' in card
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "hfvae"
+    model.push_to_hub("me/x")
+    assert len(published.log) == 2  # nothing has changed: no commit
+
+
+def test_private_branch_message_and_pull_request(hub, model):
+    assert model.push_to_hub("mine", private=True, commit_message="First").endswith(
+        hub.repos["models/me/mine"].refs["main"]
+    )
+    repo = hub.repos["models/me/mine"]
+    assert repo.private
+    assert repo.log[-1] == "First"
+    main = repo.refs["main"]
+    other = VAE(VAEConfig(image_size=8, widths=(4,)))
+    other.push_to_hub("me/mine", revision="small")
+    assert repo.refs["main"] == main
+    assert VAE.from_pretrained("me/mine", revision="small").config.image_size == 8
+    url = other.push_to_hub("me/mine", create_pr=True)
+    assert url.endswith("/me/mine/discussions/1")
+    assert repo.refs["main"] == main
+    assert VAE.from_pretrained("me/mine", revision="refs/pr/1").config.image_size == 8
+    # Whoever may not write may still propose.
+    hub.add("models/you/theirs")
+    assert other.push_to_hub("you/theirs", create_pr=True).endswith("/discussions/1")
+
+
+def test_a_card_that_a_person_edited_stays(hub, model, tmp_path):
+    model.save_pretrained(tmp_path / "x")
+    (tmp_path / "x" / "evaluation.json").write_text("{}")
+    (tmp_path / "x" / "secret.txt").write_text("not for others")
+    push_folder(tmp_path / "x", "me/x")
+    repo = hub.repos["models/me/x"]
+    assert "evaluation.json" in repo.files()
+    assert "secret.txt" not in repo.files()
+
+    def change(text):
+        (tmp_path / "x" / CARD).write_text(text)
+
+    change(sign("---\nlicense: mit\n---\n# Newer\n"))  # ours, and nobody touched the old one
+    push_folder(tmp_path / "x", "me/x")
+    assert "# Newer" in repo.files()[CARD].decode()
+    edited = repo.files()[CARD].decode().replace("# Newer", "# Dear reader")
+    repo.commit("main", repo.files() | {CARD: edited.encode()}, "by hand")
+    change(sign("---\nlicense: mit\n---\n# Newest\n"))
+    (tmp_path / "x" / "evaluation.json").write_text('{"psnr": 20}')
+    push_folder(tmp_path / "x", "me/x")
+    model.push_to_hub("me/x")
+    assert repo.files()[CARD].decode() == edited
+    assert b"20" in repo.files()["evaluation.json"]
+
+
+def test_a_signed_card_is_known_again():
+    card = sign("# A\ntext\n")
+    assert not is_edited(card)
+    for other in (card.replace("A", "B"), card + "more", card.replace("\n", "\r\n"), "# A\n", ""):
+        assert is_edited(other)
+
+
+@pytest.mark.parametrize(
+    ("token", "repo", "message"),
+    [
+        (None, "me/x", "no Hub token here: run hf auth login"),
+        ("hf_wrong", "me/x", "does not know this token"),
+        ("hf_reader", "me/x", "may not write to me/x"),
+        ("hf_me", "you/x", "may not write to you/x"),
+        ("hf_me", "me/x/y", "neither a folder nor a repository id"),
+    ],
+)
+def test_what_hinders_a_push_is_said(hub, model, monkeypatch, token, repo, message):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(OSError, match=message) as caught:
+        model.push_to_hub(repo, token=token)
+    assert "hf_" not in str(caught.value)
+    assert not hub.repos
+
+
+def test_a_push_that_fails_midway_changes_nothing(published, hub, model):
+    before = published.files()
+    hub.fail("POST .*/commit/", 500)
+    with pytest.raises(HubError, match="answered 500 for me/x: try again later"):
+        VAE(VAEConfig(image_size=8, widths=(4,))).push_to_hub("me/x")
+    assert published.files() == before
+
+
+# Loading: what can go wrong, in its own words
+
+
+def load(cache, name="me/x", **kwargs):
+    return hfvae.from_pretrained(name, cache_dir=cache, **kwargs)
+
+
+def test_an_id_that_is_none_never_becomes_a_request(hub, cache):
+    for name in ("../me", "me/..", "~/x", "/me/x", "me\\x", "a/b/c", "me/x y", "me/" + "x" * 200):
+        with pytest.raises(OSError, match="no folder|neither a folder nor a repository id"):
+            load(cache, name)
+    assert not hub.requests
+
+
+def test_missing_private_gated_and_wrong_revision_are_told_apart(published, hub, cache):
+    with pytest.raises(FileNotFoundError, match="no Hub repository me/none, or it is private"):
+        load(cache, "me/none")
+    with pytest.raises(FileNotFoundError, match="me/x has no revision 'v9'"):
+        load(cache, revision="v9")
+    with pytest.raises(FileNotFoundError, match="me/x has no revision"):
+        load(cache, revision="0" * 40)
+    published.private = True
+    for token in (False, "hf_other"):
+        with pytest.raises(FileNotFoundError, match="or it is private and this token may not read"):
+            load(cache, token=token)
+    published.private, published.gated = False, True
+    for token in (False, "hf_other"):
+        with pytest.raises(HubError, match="me/x is gated: ask for access on its page"):
+            load(cache, token=token)
+    with pytest.raises(HubError, match="does not know this token") as caught:
+        load(cache, token="hf_wrong")
+    assert "hf_" not in str(caught.value).replace("hf auth", "")
+    assert load(cache, token="hf_me").config.latent_dim == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop(CONFIG), "me/x has no config.json"),
+        (lambda f: f.pop(WEIGHTS), "me/x has no model.safetensors$"),
+        (
+            lambda f: f.update({"pytorch_model.bin": f.pop(WEIGHTS)}),
+            r"only pytorch_model\.bin: pickled weights can run code",
+        ),
+        (lambda f: f.update({CONFIG: b"["}), "config.json is not valid JSON"),
+        (lambda f: f.update({CONFIG: b'{"a":' * 9999}), "config.json is not valid JSON"),
+        (lambda f: f.update({CONFIG: b" " * 10**6}), "config.json is larger than"),
+        (lambda f: f.update({CONFIG: b"{}"}), "this is no hfvae model"),
+        (lambda f: f.update({WEIGHTS: b"\x80\x04K\x01."}), "model.safetensors is damaged"),
+        (lambda f: edit(f, latent_dim=10**9), "latent_dim must be from 1"),
+        (lambda f: edit(f, image_size=[4096, 4096], channels=256), "is too large"),
+        (lambda f: edit(f, latent_dim=5), "differ in latent_dim"),
+        (lambda f: edit(f, auto_map={"AutoModel": "evil.py"}), "unknown settings .* auto_map"),
+        (lambda f: edit(f, model_type="../vae"), "unknown model_type"),
+        (lambda f: edit(f, format_version=9), "pip install -U hfvae"),
+    ],
+)
+def test_a_repository_that_is_no_sound_model_is_refused(published, cache, change, message):
+    files = published.files()
+    change(files)
+    with pytest.raises((HubError, FileNotFoundError), match=message) as caught:
+        load(cache)
+    assert "\n" not in str(caught.value)
+
+
+def edit(files, **changes):
+    files[CONFIG] = json.dumps(json.loads(files[CONFIG]) | changes).encode()
+
+
+def test_no_file_but_the_two_is_fetched(published, hub, cache):
+    """Code, pickles or anything else in a repository stays there."""
+    published.files().update({"model.py": b"raise SystemExit", "x.pkl": b"", "modeling.py": b""})
+    load(cache)
+    fetched = {r.path.rpartition("/")[2] for r in hub.requests if "/resolve/" in r.path}
+    assert fetched == {CONFIG, WEIGHTS}
+
+
+def test_config_and_weights_come_from_one_commit(published, hub, cache, monkeypatch, model):
+    """Somebody pushes another model between the two downloads."""
+    commits = []
+    read_config = hfvae.hub.read_config
+
+    def push_meanwhile(*args):
+        commits.append(published.refs["main"])
+        VAE(VAEConfig(image_size=8, widths=(4,))).push_to_hub("me/x")
+        return read_config(*args)
+
+    monkeypatch.setattr(hfvae.hub, "read_config", push_meanwhile)
+    assert load(cache).config == model.config
+    assert commits != [published.refs["main"]]
+
+
+def test_a_pinned_revision_stays_what_it_was(published, cache, model):
+    commit = published.refs["main"]
+    VAE(VAEConfig(image_size=8, widths=(4,))).push_to_hub("me/x")
+    assert load(cache, revision=commit).config == model.config
+    assert load(cache).config.image_size == 8
+
+
+def test_what_is_cached_needs_no_network(published, hub, cache, model, x, caplog):
+    commit = published.refs["main"]
+    load(cache)
+    hub.requests.clear()
+    load(cache, local_files_only=True)
+    load(cache, revision=commit)
+    assert not hub.requests
+    load(cache)
+    assert len(hub.requests) == 1  # has it changed?
+    with pytest.raises(
+        HubError, match=r"me/y is no folder, .* \(HF_HUB_OFFLINE or local_files_only"
+    ):
+        load(cache, "me/y", local_files_only=True)
+    code = f"import hfvae; hfvae.from_pretrained('me/x', cache_dir={str(cache)!r})"
+    hub.requests.clear()
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert not hub.requests
+    hub.stop()
+    try:
+        start = time.monotonic()
+        logging.getLogger("huggingface_hub").addHandler(caplog.handler)
+        assert torch.equal(load(cache).encode(x), model.encode(x))
+        assert "Could not reach the Hub" in caplog.text
+        for name, revision in [("me/y", None), ("me/y", "a" * 40), ("me/x", "b" * 40)]:
+            with pytest.raises(HubError, match="the Hub cannot be reached at http://127"):
+                load(cache, name, revision=revision)
+        assert time.monotonic() - start < 3
+    finally:
+        hub.start()
+
+
+def test_an_answer_of_5xx_that_passes_is_waited_for(published, hub, cache, model):
+    hub.fail("GET /api/models/me/x", 503, times=2)
+    hub.fail("HEAD .*config.json", 502, times=1)
+    hub.fail("GET /[0-9a-f]{64}", 500, times=1)
+    assert load(cache).config == model.config
+    assert not any(fault.times for fault in hub.faults)
+
+
+def test_an_answer_of_5xx_that_stays_is_said(published, hub, cache):
+    hub.fail("GET /api/models/me/x", 503)
+    start = time.monotonic()
+    with pytest.raises(HubError, match="answered 503: try again later"):
+        load(cache)
+    assert time.monotonic() - start < 5
+
+
+def test_a_transfer_cut_short_is_resumed_or_said(published, hub, cache, model, monkeypatch):
+    hub.fail("GET /[0-9a-f]{64}", "cut", times=1)
+    assert load(cache).config == model.config  # the client goes on where it stopped
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    hub.fail("GET /[0-9a-f]{64}", "cut")
+    with pytest.raises(HubError, match="model.safetensors was cut short: try again"):
+        load(cache, force_download=True)
+
+
+@pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
+def test_a_flipped_bit_is_noticed_and_force_download_mends_it(published, hub, cache, model, file):
+    hub.fail("GET /[0-9a-f]{64}" if file == WEIGHTS else f"GET .*{file}", "flip", times=1)
+    for _ in range(2):  # the cache has it now
+        with pytest.raises(HubError, match="force_download=True"):
+            load(cache)
+    assert load(cache, force_download=True).config == model.config
+
+
+def test_the_token_goes_to_the_hub_alone_and_is_written_nowhere(hub, model, cache, tmp_path):
+    model.push_to_hub("me/x", private=True)
+    load(cache)
+    asked = [r for r in hub.requests if r.origin == "storage"]
+    assert {r.method for r in asked} == {"PUT", "GET"}
+    assert all(r.token is None for r in asked)
+    assert all(r.token == "hf_me" for r in hub.requests if r.origin == "hub")
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert files
+    assert not [p for p in files if b"hf_me" in p.read_bytes()]
+    assert not [n for n, d in hub.repos["models/me/x"].files().items() if b"hf_me" in d]
