@@ -3,6 +3,7 @@
     python app.py                                   # the models in pretrained/
     python app.py --model runs/photos-vae           # a model of your own
     python app.py --model owner/name --share        # from the Hub, with a public link
+    python app.py --push_to_space me/demo --model owner/name    # published as a Space
 
 On Hugging Face Spaces the variable HFVAE_MODELS names the models, separated by commas.
 """
@@ -21,6 +22,11 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves this machine
 
+try:
+    # ZeroGPU lends its GPU call by call. Must come before torch.
+    import spaces  # ty: ignore[import-not-found]
+except ImportError:
+    spaces = None
 import gradio as gr
 import torch
 from gradio.themes.utils.fonts import LocalFont
@@ -31,10 +37,12 @@ from hfvae.card import resource
 from hfvae.functional import psnr
 from hfvae.images import open_image
 from hfvae.models import BaseAutoencoder
+from hfvae.space import HARDWARE, publish
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
 MAX_PIXELS = 24_000_000  # a picture is refused before it is decoded: 20 KB can unpack to gigabytes
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def words(message: str) -> gr.Error:
@@ -81,7 +89,9 @@ class Models:
         with self.lock:
             if name not in self.loaded:
                 # float32 whatever was stored: half precision is slow on a CPU.
-                model = hfvae.from_pretrained(self.sources[name], dtype=torch.float32)
+                model = hfvae.from_pretrained(
+                    self.sources[name], device=DEVICE, dtype=torch.float32
+                )
                 if model.config.channels not in (1, 3, 4):
                     raise hfvae.HubError(f"{name}: no picture has {model.config.channels} channels")
                 self.loaded[name] = model
@@ -229,7 +239,8 @@ def make_endpoints(models: Models) -> dict[str, Any]:
         a, b = seen(vae, first), seen(vae, second)
         return hfvae.to_pil(vae.interpolate(a, b, steps=steps, mode=mode))
 
-    return {f.__name__: in_words(f) for f in (generate, draw, reconstruct, interpolate)}
+    on_gpu = spaces.GPU if spaces else lambda f: f
+    return {f.__name__: on_gpu(in_words(f)) for f in (generate, draw, reconstruct, interpolate)}
 
 
 # How it looks
@@ -360,9 +371,17 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", help="folders or Hub ids")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="a public link for three days")
+    parser.add_argument("--push_to_space", metavar="ID", help="publish as a Space, and stop")
+    parser.add_argument(
+        "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"
+    )
     args = parser.parse_args()
     models = Models(find_models(args.model))
     try:
+        if args.push_to_space:
+            sources = list(models.sources.values())
+            print(publish(args.push_to_space, sources, hardware=args.space_hardware))
+            return
         if not models.names:
             raise hfvae.HubError("there is no model in pretrained/: name one with --model")
         for name in models.names:

@@ -4,6 +4,8 @@
     python train.py --dataset path/to/photos --resolution 64    # any folder of images
     python train.py --dataset fashion-mnist --max_train_minutes 5
     python train.py --dataset owner/name --model beta-vae --beta 8
+    python train.py --dataset photos --push_to_hub --hub_model_id me/photos --space_id me/demo
+    python train.py --dataset others --model_name_or_path me/photos     # fine-tune
     accelerate launch train.py --dataset celeba                 # many GPUs
 
 The folder that it writes, runs/<dataset>-<model> unless told otherwise, holds the model
@@ -28,20 +30,21 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from hfvae import PRESETS, HubError, grid
-from hfvae.card import render_card
+from hfvae import PRESETS, HubError, from_pretrained, grid
+from hfvae.card import CARD, render_card
 from hfvae.configs import Config
 from hfvae.data import DataError, ImageSet, dataset_name, load_images
 from hfvae.evaluate import batches, evaluate, table
 from hfvae.functional import reparameterize
-from hfvae.hub import CARD
+from hfvae.hub import MEASURED, is_path, push_folder
 from hfvae.machine import best_precision, keep_freed_memory
 from hfvae.models import FAMILIES, VAE, VQVAE, Autoencoder, BaseAutoencoder
 from hfvae.priors import GaussianMixture
+from hfvae.remote import check_write_access, make_repository
+from hfvae.space import HARDWARE, publish
 from hfvae.storage import WEIGHTS, model_files, write_folder
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
-MEASURED = ("evaluation.json", "train_config.json", "samples.png", "reconstructions.png")
 PROGRESS = "progress.png"  # new images while it trains
 FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
 PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
@@ -65,7 +68,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flag = parser.add_argument
-    flag("--model", default="vae", choices=PRESETS, help="which family")
+    flag("--model", choices=PRESETS, help="which family; default: vae")
+    flag("--model_name_or_path", help="fine-tune this model: a folder or a Hub id")
     flag("--dataset", default="sprites", help="name, folder, parquet file or Hub id")
     flag("--image_column", help="the column with the images, if the data set has several")
     flag("--data_dir", help="where torchvision's data are or go")
@@ -100,6 +104,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--mixed_precision", choices=["no", "bf16", "fp16"], help="default: bf16 where it is fast")
     flag("--compile", action="store_true", help="torch.compile: worth it on a GPU")
     flag("--report_to", default="none", choices=["none", "trackio", "tensorboard", "wandb"])
+    flag("--push_to_hub", action="store_true", help="publish the model when it is trained")
+    flag("--hub_model_id", help="owner/name; default: the name of the output folder")
+    flag("--hub_private_repo", action="store_true", help="make what is published private")
+    flag("--space_id", help="publish a demo of the model as this Space")
     # Both spellings of every flag: --max-train-steps is --max_train_steps.
     parts = (word.partition("=") for word in argv)
     args = parser.parse_args(
@@ -124,6 +132,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} must be more than 0, not {value}")
+    if (args.hub_model_id or args.hub_private_repo) and not (args.push_to_hub or args.space_id):
+        raise UsageError("--hub_model_id and --hub_private_repo need --push_to_hub")
     if not 0 <= args.prior_fraction < 1:
         raise UsageError(f"--prior_fraction must be from 0 to below 1, not {args.prior_fraction}")
     return args
@@ -162,9 +172,11 @@ class Budget:
         return min(1.0, self.step / self.steps) if self.steps else 1.0
 
 
-def make_budgets(args: argparse.Namespace, images: int) -> tuple[Budget, Budget]:
+def make_budgets(
+    args: argparse.Namespace, model: BaseAutoencoder, images: int
+) -> tuple[Budget, Budget]:
     """For the model and, where it has one to train, for its prior: a share of minutes or steps."""
-    share = args.prior_fraction if args.model in ("vq-vae", "fsq-vae") else 0.0
+    share = args.prior_fraction if isinstance(model, VQVAE) else 0.0
     if args.max_train_minutes:
         seconds = 60 * args.max_train_minutes
         return Budget(None, (1 - share) * seconds), Budget(None, share * seconds)
@@ -175,20 +187,46 @@ def make_budgets(args: argparse.Namespace, images: int) -> tuple[Budget, Budget]
     return Budget(steps, None), Budget(math.ceil(steps * share / (1 - share)), None)
 
 
-def make_config(args: argparse.Namespace, size: tuple[int, int], channels: int) -> Config:
-    """The preset with what the flags change."""
+def make_config(
+    args: argparse.Namespace, base: BaseAutoencoder | None, size: tuple[int, int], channels: int
+) -> Config:
+    """The preset, or the config of the model to fine-tune, with what the flags change."""
     names = ("widths", "latent_dim", "beta", "codebook_size", "likelihood")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    family = FAMILIES[PRESETS[args.model]().model_type]
+    given |= {"image_size": size[0] if size[0] == size[1] else size, "channels": channels}
+    family = FAMILIES[PRESETS[args.model]().model_type] if base is None else type(base)
     for name in given.keys() - {f.name for f in dataclasses.fields(family.config_class)}:
         raise UsageError(f"--{name} means nothing to --model {args.model}")
     if (args.prior or args.kl_warmup_steps) and family is not VAE:
         raise UsageError(f"--prior and --kl_warmup_steps mean nothing to --model {args.model}")
-    image_size = size[0] if size[0] == size[1] else size
     try:
-        return PRESETS[args.model](image_size=image_size, channels=channels, **given)
+        if base is None:
+            return PRESETS[args.model](**given)
+        # A prior is fitted to the latents of the data: it starts anew, as its family starts.
+        return dataclasses.replace(base.config, prior=family.config_class().prior, **given)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def base_model(args: argparse.Namespace) -> BaseAutoencoder | None:
+    """The model to fine-tune, if one was named; its family becomes --model."""
+    if not args.model_name_or_path:
+        args.model = args.model or "vae"
+        return None
+    base = from_pretrained(args.model_name_or_path, dtype=torch.float32)
+    kind = base.config.model_type
+    if args.model and PRESETS[args.model]().model_type != kind:
+        raise UsageError(f"{args.model_name_or_path} is a {kind}, not a {args.model}")
+    args.model = args.model or kind
+    return base
+
+
+def carry_over(base: BaseAutoencoder, model: BaseAutoencoder) -> list[str]:
+    """Copy the weights that fit by name and shape; return the names of those that start afresh."""
+    old, new = base.state_dict(), model.state_dict()
+    fitting = {name: t for name, t in old.items() if name in new and new[name].shape == t.shape}
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in new if name not in fitting]
 
 
 # How to train
@@ -472,7 +510,8 @@ def run(args: argparse.Namespace) -> None:
 
     # All that can be refused is refused before the images are read.
     started = time.perf_counter()
-    make_config(args, args.resolution or (64, 64), args.channels or 3)
+    base = base_model(args)
+    make_config(args, base, args.resolution or (64, 64), args.channels or 3)
     if args.report_to not in ("none", *map(str, get_available_trackers())):
         raise UsageError(f"--report_to {args.report_to} needs: pip install {args.report_to}")
     args.output_dir = args.output_dir or Path("runs", f"{dataset_name(args.dataset)}-{args.model}")
@@ -481,6 +520,9 @@ def run(args: argparse.Namespace) -> None:
             f"{args.output_dir} holds a finished model: choose another --output_dir, or replace it "
             "with --overwrite_output_dir"
         )
+    if base is not None:  # its size and channels, unless told otherwise
+        args.resolution = args.resolution or base.config.size
+        args.channels = args.channels or base.config.channels
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or best_precision(),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -503,15 +545,21 @@ def run(args: argparse.Namespace) -> None:
         f"{args.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
         f"{len(held_out)} held out"
     )
-    config = make_config(args, (height, width), channels)
+    config = make_config(args, base, (height, width), channels)
     model = FAMILIES[config.model_type](config)
+    if base is not None and (afresh := carry_over(base, model)):
+        say(
+            f"{len(afresh)} of {len(model.state_dict())} tensors start afresh, because the shapes "
+            f"in {args.model_name_or_path} are others: {', '.join(afresh)}"
+        )
     if config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
     if accelerator.is_main_process:
         write_folder(args.output_dir, {})  # if it cannot be written to, then now
+        prepare_publishing(args)
 
-    budget, prior_budget = make_budgets(args, len(images))
+    budget, prior_budget = make_budgets(args, model, len(images))
     with StopOnInterrupt() as stop:
         model = fit_model(args, model, images, budget, accelerator, stop)
         if accelerator.is_main_process:
@@ -525,7 +573,7 @@ def run(args: argparse.Namespace) -> None:
     write_folder(args.output_dir, model_files(model))
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, args.seed)
-    command = f"python train.py {shlex.join(sys.argv[1:])}".strip()
+    command = f"python train.py {shlex.join(map(without_folder, sys.argv[1:]))}".strip()
     processor = (
         torch.cuda.get_device_name()
         if accelerator.device.type == "cuda"
@@ -541,9 +589,12 @@ def run(args: argparse.Namespace) -> None:
     card = render_card(
         model.config,
         name=args.output_dir.resolve().name,
-        repo=str(args.output_dir),
+        repo=args.hub_model_id if args.push_to_hub else str(args.output_dir),
         results=results,
         dataset=images.name if Path(args.dataset).exists() else args.dataset,
+        base_model=None
+        if base is None or is_path(args.model_name_or_path)
+        else args.model_name_or_path,
         pictures=True,
         training={"summary": summary, "command": command},
     )
@@ -552,7 +603,7 @@ def run(args: argparse.Namespace) -> None:
         model_files(model)
         | {
             CARD: card.encode(),
-            "train_config.json": as_json(vars(args)),
+            "train_config.json": as_json({k: without_folder(v) for k, v in vars(args).items()}),
             "evaluation.json": as_json(results),
             "samples.png": samples_png(model),
             "reconstructions.png": reconstructions_png(model, held_out),
@@ -565,6 +616,50 @@ def run(args: argparse.Namespace) -> None:
         f"saved to {args.output_dir} after {time.perf_counter() - started:.0f} s; now try:\n"
         f"  python app.py --model {shlex.quote(str(args.output_dir))}"
     )
+    publish_all(args)
+
+
+# Publishing
+
+
+def prepare_publishing(args: argparse.Namespace) -> None:
+    """Make the repositories, so that a missing token or right is known before the training."""
+    private = args.hub_private_repo or None
+    if args.push_to_hub:
+        name = args.hub_model_id or args.output_dir.resolve().name
+        args.hub_model_id = make_repository(name, private=private)
+        check_write_access(args.hub_model_id)
+    if args.space_id:
+        args.space_id = make_repository(
+            args.space_id, kind="space", private=private, hardware=HARDWARE
+        )
+        check_write_access(args.space_id, kind="space")
+
+
+def publish_all(args: argparse.Namespace) -> None:
+    """Push the output folder and the demo; if that fails, say how to go on from the folder."""
+    folder = str(args.output_dir)
+    if args.push_to_hub:
+        try:
+            print(f"published: {push_folder(args.output_dir, args.hub_model_id)}")
+        except OSError as error:
+            again = shlex.join(["python", "-m", "hfvae.hub", folder, args.hub_model_id])
+            raise UsageError(f"saved in {folder}, but not published: {error}; {again}") from error
+    if args.space_id:
+        model = args.hub_model_id if args.push_to_hub else folder
+        try:
+            print(f"published: {publish(args.space_id, [model])}")
+        except OSError as error:
+            again = shlex.join(
+                ["python", "app.py", "--push_to_space", args.space_id, "--model", model]
+            )
+            raise UsageError(f"the demo was not published: {error}; {again}") from error
+
+
+def without_folder(value: Any) -> Any:
+    """What is published says nothing of where things lie on this machine."""
+    path = isinstance(value, (str, Path)) and Path(value).expanduser()
+    return path.name if path and path.is_absolute() else value
 
 
 def as_json(values: dict[str, Any]) -> bytes:

@@ -80,6 +80,7 @@ class Config:
         image_size: one number for squares, or (height, width), from 8 up.
         channels: 1 for grey, 3 for colour, 4 with transparency; any number works.
         likelihood: p(x|z), see `hfvae.likelihoods`.
+        prior: p(z), see `hfvae.priors`; which there are depends on the family.
         scale: the likelihood's spread (a Gaussian's standard deviation, a logistic's scale) for
             pixels in [0, 1]. None learns it, which balances reconstruction and KL.
         widths: channels after each halving of the image; chosen from its size if empty.
@@ -101,6 +102,7 @@ class Config:
     likelihood: str = checked(
         "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
     )
+    prior: str = checked("none", one_of("none"))
     scale: float | None = checked(None, optional(real(1e-3, 1e3)))
     widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
     blocks: int = checked(0, whole(0, 64))

@@ -63,7 +63,7 @@ def from_pretrained(
         FileNotFoundError: no such folder or repository, or a file is missing there.
     """
     where = str(repo_or_dir)
-    if _is_path(repo_or_dir):
+    if is_path(repo_or_dir):
         source = _Folder(Path(repo_or_dir).expanduser())
     else:
         source = Repository(
@@ -90,7 +90,8 @@ def from_pretrained(
     return model.to(device=device, dtype=dtype).eval()
 
 
-def _is_path(name: str | Path) -> bool:
+def is_path(name: str | Path) -> bool:
+    """Whether a name means a folder here; if not, it is `owner/name` on the Hub."""
     text = str(name)
     return (
         isinstance(name, Path)

@@ -93,7 +93,7 @@ def read_config(path: Path, where: str) -> tuple[Config, list[str], dict[str, An
     try:
         settings = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise HubError(f"{where}: {CONFIG} is not valid JSON ({error})") from error
+        raise HubError(f"{where}: {CONFIG} is not valid JSON ({_line(error)})") from error
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise HubError(f"{where}: {CONFIG} has no model_type, so this is no hfvae model")
     values = dict(settings)
@@ -114,11 +114,11 @@ def read_config(path: Path, where: str) -> tuple[Config, list[str], dict[str, An
         raise HubError(f"{where}: custom_parts in {CONFIG} must list 'encoder' or 'decoder'")
     config_class = FAMILIES[kind].config_class
     if unknown := sorted(set(values) - {f.name for f in fields(config_class)}):
-        raise HubError(f"{where}: unknown settings in {CONFIG}: {', '.join(unknown):.200}")
+        raise HubError(f"{where}: unknown settings in {CONFIG}: {_line(', '.join(unknown))}")
     try:
         return config_class(**values), custom, settings
     except (TypeError, ValueError) as error:
-        raise HubError(f"{where}: {CONFIG}: {error}") from error
+        raise HubError(f"{where}: {CONFIG}: {_line(error)}") from error
 
 
 def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: str) -> None:
@@ -132,7 +132,7 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
             _check_names_and_shapes(found, expected, where)
             tensors = {name: file.get_tensor(name).clone() for name in found}
     except SafetensorError as error:
-        raise HubError(f"{where}: {WEIGHTS} is damaged ({error})") from error
+        raise HubError(f"{where}: {WEIGHTS} is damaged ({_line(error)})") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
             raise HubError(f"{where}: {name} in {WEIGHTS} has dtype {tensor.dtype}")
@@ -166,7 +166,7 @@ def _check_settings(saved: dict[str, Any] | None, settings: dict[str, Any], wher
     differ = [k for k in names if saved.get(k, missing) != settings.get(k, missing)]
     if differ:
         raise HubError(
-            f"{where}: {CONFIG} and {WEIGHTS} differ in {', '.join(differ):.200}: {CONFIG} was "
+            f"{where}: {CONFIG} and {WEIGHTS} differ in {_line(', '.join(differ))}: {CONFIG} was "
             "edited, or a save was cut short; take both files from one save"
         )
 
@@ -176,7 +176,7 @@ def _check_names_and_shapes(
 ) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     problems = [f"{name} is missing" for name in shapes.keys() - found.keys()]
-    problems += [f"{name} is unexpected" for name in found.keys() - shapes.keys()]
+    problems += [f"{name!r:.80} is unexpected" for name in found.keys() - shapes.keys()]
     problems += [
         f"{name} is {found[name]} and should be {shapes[name]}"
         for name in shapes.keys() & found.keys()
@@ -205,3 +205,8 @@ def build(
             )
     with torch.device("meta"):
         return FAMILIES[config.model_type](config, encoder=encoder, decoder=decoder)
+
+
+def _line(text: object) -> str:
+    """Something that came from outside, as a part of one line."""
+    return " ".join(str(text).split())[:200]

@@ -169,7 +169,7 @@ def test_parts_that_make_tensors_or_hold_none_can_be_loaded(tmp_path):
         ),
         (
             lambda f: rewrite(f, lambda t: t | {"extra": torch.zeros(1)}),
-            "does not fit config.json: extra is unexpected",
+            "does not fit config.json: 'extra' is unexpected",
         ),
         (
             lambda f: rewrite(f, lambda t: t | {"likelihood.raw_scale": torch.zeros(2)}),
