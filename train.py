@@ -1,3 +1,11 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = []  # hfvae[train] is given with --with, as the README shows
+# [tool.hf-jobs]
+# flavor = "t4-small"
+# timeout = "2h"
+# secrets = ["HF_TOKEN"]
+# ///
 """Train a variational autoencoder, measure it, and save it as a model that anyone can load.
 
     python train.py                                             # two minutes on built-in sprites
@@ -34,6 +42,7 @@ from hfvae import PRESETS, HubError, from_pretrained, grid
 from hfvae.card import CARD, render_card
 from hfvae.configs import Config
 from hfvae.data import DataError, ImageSet, dataset_name, load_images
+from hfvae.errors import NEEDS_TRAIN
 from hfvae.evaluate import batches, evaluate, table
 from hfvae.functional import reparameterize
 from hfvae.hub import MEASURED, is_path, push_folder
@@ -73,6 +82,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--dataset", default="sprites", help="name, folder, parquet file or Hub id")
     flag("--image_column", help="the column with the images, if the data set has several")
     flag("--data_dir", help="where torchvision's data are or go")
+    flag("--streaming", action="store_true", help="never store a Hub data set, only its pixels")
+    flag("--max_train_samples", type=int, help="take only the first images")
     flag("--resolution", type=resolution, help="N or HxW; the images' own if they agree, else 64")
     flag("--channels", type=int, help="1 grey, 3 colour; found by looking if not given")
     flag("--random_flip", action="store_true", help="mirror images at random")
@@ -128,6 +139,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "max_train_minutes",
         "learning_rate",
         "gradient_accumulation_steps",
+        "max_train_samples",
     ):
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
@@ -506,7 +518,7 @@ def run(args: argparse.Namespace) -> None:
         from accelerate.tracking import get_available_trackers
         from accelerate.utils import set_seed
     except ImportError as error:
-        raise UsageError('training needs: pip install -e ".[train]"') from error
+        raise UsageError(f"training {NEEDS_TRAIN}") from error
 
     # All that can be refused is refused before the images are read.
     started = time.perf_counter()
@@ -531,7 +543,12 @@ def run(args: argparse.Namespace) -> None:
     )
     say = accelerator.print
     set_seed(args.seed)
-    where = {"image_column": args.image_column, "data_dir": args.data_dir}
+    where = {
+        "image_column": args.image_column,
+        "data_dir": args.data_dir,
+        "streaming": args.streaming,
+        "max_samples": args.max_train_samples,
+    }
     images = load_images(
         args.dataset, "train", size=args.resolution, channels=args.channels, **where
     )

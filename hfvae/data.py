@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import sprites
+from .errors import NEEDS_TRAIN
 from .images import to_bytes
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -85,6 +86,8 @@ def load_images(
     channels: int | None = None,
     image_column: str | None = None,
     data_dir: str | Path | None = None,
+    streaming: bool = False,
+    max_samples: int | None = None,
 ) -> ImageSet:
     """The images of one split of a data set.
 
@@ -97,6 +100,9 @@ def load_images(
         channels: None is 1 if the images are all grey, else 3.
         image_column: the column with the images, where the data have columns.
         data_dir: where torchvision's data are or go.
+        streaming: decode a Hub data set as it is downloaded, and store nothing else of it.
+        max_samples: how many training images to take, the first ones; with streaming, a tenth as
+            many to test on.
 
     Raises:
         DataError: nothing there, or nothing readable.
@@ -106,9 +112,14 @@ def load_images(
     name = dataset_name(dataset)
     if dataset == "sprites":
         return _sprites(split, size or DEFAULT_SIZE, channels or 3)
-    records, has_split = find_records(dataset, split, image_column, data_dir)
-    if not has_split:
-        records = _share(records, split)
+    if streaming:
+        records = _streamed(dataset, split, image_column, max_samples)
+    else:
+        records, has_split = find_records(dataset, split, image_column, data_dir)
+        if not has_split:
+            records = _share(records, split)
+        if max_samples and split == "train":
+            records = _Subset(records, range(min(max_samples, len(records))))
     if not len(records):
         raise DataError(f"{dataset} has no images for {split}")
     if size is None or channels is None:
@@ -123,6 +134,11 @@ def load_images(
 def dataset_name(dataset: str) -> str:
     """A short name for folders and cards: the last part of a path or id."""
     return Path(dataset).stem if Path(dataset).is_file() else Path(dataset).resolve().name
+
+
+def is_hub_id(dataset: str) -> bool:
+    """Whether a name may be `owner/name`."""
+    return dataset.count("/") == 1 and not dataset.startswith((".", "/", "~"))
 
 
 def find_records(
@@ -142,7 +158,7 @@ def find_records(
         return _columns("parquet", split, image_column, data_files=str(path))
     if dataset.lower() in TORCHVISION:
         return _torchvision(dataset.lower(), split, data_dir)
-    if dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")):
+    if is_hub_id(dataset):
         return _columns(dataset, split, image_column)
     raise DataError(
         f"there is no folder or file {dataset}, and no data set of that name; known names: "
@@ -213,10 +229,39 @@ def _columns(
     source: str, split: str, image_column: str | None, **kwargs: Any
 ) -> tuple[Sequence[Record], bool]:
     """Anything that `datasets` reads without running code: parquet, image folders, Hub ids."""
+    rows, column, has_split = _table(source, split, image_column, **kwargs)
+    return _Rows(rows, column), has_split
+
+
+def _streamed(
+    source: str, split: str, image_column: str | None, max_samples: int | None
+) -> Sequence[Record]:
+    """The rows of a Hub data set in the order in which they arrive."""
+    if not is_hub_id(source) or Path(source).exists():
+        raise DataError(f"only a Hub data set can be streamed, not {source}")
+    rows, column, has_split = _table(source, split, image_column, streaming=True)
+    splits = rows.info.splits or {}
+    known = splits[rows.split].num_examples if rows.split in splits else None
+    if not known and not max_samples:
+        raise DataError(
+            f"{source} does not say how many images it has: say how many to take with "
+            "--max_train_samples"
+        )
+    held_out = max(1, round(HELD_OUT * (max_samples or known or 0)))
+    if not has_split and split == "train":
+        rows, known = rows.skip(held_out), known and known - held_out
+    wanted = max_samples if split == "train" else held_out if max_samples or not has_split else None
+    return _Stream(rows, column, min(n for n in (known, wanted) if n))
+
+
+def _table(
+    source: str, split: str, image_column: str | None, **kwargs: Any
+) -> tuple[Any, str, bool]:
+    """The rows of one split, the column of images, and whether the source has a test split."""
     try:
         import datasets
     except ImportError as error:
-        raise DataError('this data set needs: pip install -e ".[train]"') from error
+        raise DataError(f"this data set {NEEDS_TRAIN}") from error
 
     try:
         splits = datasets.load_dataset(source, **kwargs)
@@ -236,8 +281,10 @@ def _columns(
             f"{source} has no image column{f' {column!r}' if column else ''}; its image columns: "
             f"{', '.join(images) or 'none'}; all: {', '.join(rows.features)}"
         )
+    if isinstance(rows, datasets.IterableDataset):
+        return rows.decode(False), column, has_split
     rows = rows.select_columns(column).cast_column(column, datasets.Image(decode=False))
-    return _Rows(rows, column), has_split
+    return rows, column, has_split
 
 
 def _torchvision(
@@ -278,8 +325,29 @@ class _Rows(Sequence):
         return len(self.rows)
 
     def __getitem__(self, i: Any) -> Any:
-        cell = self.rows[int(i)][self.column] or {}
-        return cell.get("path") or f"row {i}", cell.get("bytes") or cell.get("path")
+        return _cell(i, self.rows[int(i)][self.column])
+
+
+class _Stream(Sequence):
+    """The first n rows of a streamed table as records, to be asked for in their order."""
+
+    def __init__(self, rows: Any, column: str, n: int) -> None:
+        self.rows, self.column, self.n = rows, column, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: Any) -> Any:
+        if i == 0:
+            self.reader = iter(self.rows)
+        row = next(self.reader, {})  # fewer than were promised: the rest is counted as unreadable
+        return _cell(i, row.get(self.column))
+
+
+def _cell(i: int, cell: dict[str, Any] | None) -> Record:
+    """An image of a table: its bytes, or the path of its file."""
+    cell = cell or {}
+    return cell.get("path") or f"row {i}", cell.get("bytes") or cell.get("path")
 
 
 class _Pairs(Sequence):
@@ -298,7 +366,7 @@ class _Pairs(Sequence):
 class _Subset(Sequence):
     """Some of a sequence of records."""
 
-    def __init__(self, records: Sequence[Record], chosen: list[int]) -> None:
+    def __init__(self, records: Sequence[Record], chosen: Sequence[int]) -> None:
         self.records, self.chosen = records, chosen
 
     def __len__(self) -> int:
@@ -348,10 +416,18 @@ def _decode(
 ) -> tuple[str, np.ndarray | None, str]:
     name, source = record
     try:
-        source = io.BytesIO(source) if isinstance(source, bytes) else source
-        return name, to_bytes(source, size, channels), ""
+        return name, to_bytes(_opened(source), size, channels), ""
     except Exception as error:  # decoders fail in many ways, and one picture must not stop a run
         return name, None, str(error) if isinstance(source, Path) else type(error).__name__
+
+
+def _opened(source: Any) -> Any:
+    """Bytes, and files that are still on the Hub, as something to read from."""
+    if isinstance(source, str) and source.startswith("hf://"):
+        from huggingface_hub import HfFileSystem
+
+        source = HfFileSystem().cat_file(source)
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _room(shape: tuple[int, ...]) -> np.ndarray:
@@ -374,12 +450,13 @@ def _look(records: Sequence[Record]) -> tuple[tuple[int, int], int]:
 
 
 def _headers(records: Sequence[Record]) -> Iterator[Image.Image]:
-    for i in range(0, len(records), max(1, len(records) // 64)):
+    step = 1 if isinstance(records, _Stream) else max(1, len(records) // 64)
+    for i in range(0, len(records), step)[:65]:
         _, source = records[i]
-        source = io.BytesIO(source) if isinstance(source, bytes) else source
-        if isinstance(source, np.ndarray):
-            source = Image.fromarray(source)
         try:
+            source = _opened(source)
+            if isinstance(source, np.ndarray):
+                source = Image.fromarray(source)
             yield source if isinstance(source, Image.Image) else Image.open(source)
         except Exception:  # decoding will name it
             continue

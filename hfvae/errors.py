@@ -3,6 +3,8 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
+NEEDS_TRAIN = 'needs more packages: pip install -e ".[train]"'
+
 
 class HubError(OSError):
     """A model cannot be loaded, saved or published; the message says why and what to do."""

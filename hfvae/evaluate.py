@@ -16,6 +16,7 @@ from torch import Tensor
 from . import functional as F
 from .data import DataError, ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, mig, sap
+from .errors import NEEDS_TRAIN
 from .hub import from_pretrained
 from .machine import keep_freed_memory
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
@@ -167,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         results = _evaluate(args)
     except ImportError as error:
-        print(f'evaluate: {error}; pip install -e ".[train]"', file=sys.stderr)
+        print(f"evaluate: measuring {NEEDS_TRAIN} ({error})", file=sys.stderr)
         raise SystemExit(2) from None
     except (DataError, OSError, ValueError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -51,7 +52,7 @@ class Repo:
     hardware: str | None = None
 
     def commit(self, ref: str, files: dict[str, bytes], message: str) -> str:
-        sha = hashlib.sha1(repr((ref, message, len(self.log), sorted(files))).encode()).hexdigest()
+        sha = hashlib.sha1(repr((message, self.log, sorted(files.items()))).encode()).hexdigest()
         self.commits[sha], self.refs[ref] = files, sha
         self.log.append(message)
         return sha
@@ -253,8 +254,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def tree(self, kind, name, revision, folder=""):
         _, files = self.files(self.repo(kind, name), revision)
-        inside = {p: d for p, d in files.items() if p.startswith(folder and folder + "/")}
-        return answer([entry(path, data) for path, data in inside.items()])
+        start = folder and folder + "/"
+        inside = {path: data for path, data in files.items() if path.startswith(start)}
+        folders = {str(p) for path in inside for p in PurePosixPath(path).parents} - {"."}
+        entries = [{"type": "directory", "path": p, "size": 0, "oid": "0" * 40} for p in folders]
+        entries += [entry(path, data) for path, data in inside.items()]
+        deep = self.query.get("recursive", [""])[0].lower() == "true"
+        return answer(
+            [
+                e
+                for e in entries
+                if e["path"].startswith(start) and (deep or "/" not in e["path"][len(start) :])
+            ]
+        )
 
     def paths_info(self, kind, name, revision):
         _, files = self.files(self.repo(kind, name), revision)

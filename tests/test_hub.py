@@ -1,19 +1,24 @@
 """Publishing and loading over real HTTP, with the real client, against the Hub in loopback.py."""
 
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import datasets
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import hfvae
 from hfvae import VAE, HubError, VAEConfig
 from hfvae.card import is_edited, sign
+from hfvae.data import DataError, load_images
 from hfvae.hub import push_folder
 from hfvae.priors import GaussianMixture
 
@@ -340,3 +345,77 @@ def test_the_token_goes_to_the_hub_alone_and_is_written_nowhere(hub, model, cach
     assert files
     assert not [p for p in files if b"hf_me" in p.read_bytes()]
     assert not [n for n, d in hub.repos["models/me/x"].files().items() if b"hf_me" in d]
+
+
+# Data sets on the Hub
+
+
+@pytest.fixture
+def pictures(hub, tmp_path):
+    """Data sets on the Hub: parquet with and without a test split."""
+    table = {"label": [0] * 30, "picture": [], "thumb": []}
+    for i in range(30):
+        for column, size in [("picture", (20, 16)), ("thumb", (8, 8))]:
+            buffer = io.BytesIO()
+            Image.new("RGB", size, (i, 255 - i, 9)).save(buffer, "PNG")
+            table[column].append({"bytes": buffer.getvalue(), "path": f"{i}.png"})
+    features = {"label": datasets.Value("int64"), "picture": datasets.Image()}
+    features["thumb"] = datasets.Image()
+    rows = datasets.Dataset.from_dict(table, features=datasets.Features(features))
+    rows.to_parquet(tmp_path / "p.parquet")
+    data = (tmp_path / "p.parquet").read_bytes()
+    hub.add("datasets/me/one", {"data/train.parquet": data})
+    both = {"data/train-00000-of-00001.parquet": data, "data/test-00000-of-00001.parquet": data}
+    hub.add("datasets/me/both", both)
+    files = {f"{i}.png": cell["bytes"] for i, cell in enumerate(table["picture"])}
+    hub.add("datasets/me/files", files)
+    return hub
+
+
+def first_pixels(images):
+    return images.pixels[:, 0, 0, 0].tolist()
+
+
+def test_a_data_set_is_loaded_by_its_id(pictures):
+    train, test = (load_images("me/one", split) for split in ("train", "test"))
+    assert train.pixels.shape == (27, 3, 16, 20)
+    assert sorted(first_pixels(train) + first_pixels(test)) == list(range(30))
+    thumbs = load_images("me/one", image_column="thumb")
+    assert thumbs.pixels.shape[2:] == (8, 8)
+    assert len(load_images("me/both", "train")) == len(load_images("me/both", "test")) == 30
+    assert len(load_images("me/both", max_samples=5)) == 5
+    with pytest.raises(DataError, match="no image column 'label'; its image columns: picture, th"):
+        load_images("me/one", image_column="label")
+    with pytest.raises(DataError, match="cannot load the data set me/none"):
+        load_images("me/none")
+
+
+def test_a_streamed_data_set_stores_nothing_but_pixels(pictures, monkeypatch):
+    whole = load_images("me/both", "train")
+    monkeypatch.setattr(pictures, "large", {})  # fetched anew
+    streamed = load_images("me/both", "train", streaming=True, max_samples=20)
+    assert torch.equal(streamed.pixels, whole.pixels[:20])
+    assert len(load_images("me/both", "test", streaming=True, max_samples=20)) == 2
+    train, test = (
+        load_images("me/one", split, streaming=True, max_samples=20) for split in ("train", "test")
+    )
+    assert first_pixels(test) == [0, 1]
+    assert first_pixels(train) == list(range(2, 22))
+    assert len(load_images("me/files", streaming=True, max_samples=20)) == 20
+    with pytest.raises(DataError, match="say how many to take with --max_train_samples"):
+        load_images("me/files", streaming=True)
+    with pytest.raises(DataError, match="only a Hub data set can be streamed"):
+        load_images("sprites.parquet", streaming=True)
+
+
+def test_training_takes_a_data_set_id(pictures, tmp_path):
+    command = [
+        sys.executable, Path(__file__).parent.parent / "train.py", "--dataset", "me/one",
+        "--streaming", "--max_train_samples", "20", "--image_column", "picture",
+        "--max_train_steps", "1", "--train_batch_size", "4", "--output_dir", tmp_path / "out",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "20 images of 16x20, 3 channels; 2 held out" in done.stdout
+    card = (tmp_path / "out" / CARD).read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["datasets"] == ["me/one"]
