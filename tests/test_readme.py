@@ -1,6 +1,10 @@
 """What a new user reads must work when pasted, and its figures must be those of the files."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,32 @@ def test_python_runs_as_pasted(code, tmp_path, monkeypatch):
     (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_job_is_one_that_the_hub_takes():
+    (command,) = re.findall(r"^hf (jobs uv run .*)$", README, re.MULTILINE)
+    hf = Path(sys.executable).parent / "hf"
+    done = subprocess.run(
+        [hf, *shlex.split(command.replace("uv run", "uv run --dry-run"))],
+        cwd=ROOT,
+        env=os.environ | {"HF_TOKEN": "hf_me"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in ("hfvae[train] @ file:///hfvae", "t4-small", "HF_TOKEN=***", ".:/hfvae"):
+        assert words in done.stdout + done.stderr
+
+
+def test_commands_of_the_readme_have_flags_that_exist():
+    helps = {}
+    for script, flags in re.findall(r"^(?:python )?(train|app)\.py(.*)$", README, re.MULTILINE):
+        if script not in helps:
+            command = [sys.executable, ROOT / f"{script}.py", "--help"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            helps[script] = done.stdout
+        for flag in re.findall(r"--\w+", flags.partition("#")[0]):
+            assert flag in helps[script], flag
 
 
 def test_the_tables_are_those_of_the_files(monkeypatch):
