@@ -1,23 +1,17 @@
-"""A demo in which anyone generates, reconstructs and interpolates images.
+"""A demo in which anyone generates, reconstructs, interpolates and explores images.
 
     python app.py                                   # the models in pretrained/
     python app.py --model runs/photos-vae           # a model of your own
     python app.py --model owner/name --share        # from the Hub, with a public link
     python app.py --push_to_space me/demo --model owner/name    # published as a Space
 
-On Hugging Face Spaces the variable HFVAE_MODELS names the models, separated by commas.
+On Hugging Face Spaces the variable HFVAE_MODELS names the models, separated by commas. Visitors may
+type other Hub ids, unless HFVAE_ALLOW_HUB=0.
 """
 
 import argparse
-import base64
-import functools
-import io
 import os
-import secrets
 import sys
-import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves this machine
@@ -30,220 +24,17 @@ except ImportError:
 import gradio as gr
 import torch
 from gradio.themes.utils.fonts import LocalFont
-from PIL import Image
+from starlette.middleware import Middleware
 
 import hfvae
 from hfvae.card import resource
-from hfvae.functional import psnr
-from hfvae.images import open_image
-from hfvae.models import BaseAutoencoder
+from hfvae.demo.actions import MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, make_actions
+from hfvae.demo.inputs import BodyLimit, Picture
+from hfvae.demo.menu import Models
+from hfvae.demo.scrubber import scrubber
 from hfvae.space import HARDWARE, publish
 
-MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
-MAX_PIXELS = 24_000_000  # a picture is refused before it is decoded: 20 KB can unpack to gigabytes
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def words(message: str) -> gr.Error:
-    """An error that the visitor reads, and the log does not."""
-    return gr.Error(message, print_exception=False)
-
-
-def in_words(act: Callable[..., Any]) -> Callable[..., Any]:
-    """What nobody foresaw goes to the log; the visitor gets words and not a blank "Error"."""
-
-    @functools.wraps(act)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return act(*args, **kwargs)
-        except gr.Error:
-            raise
-        except Exception as error:
-            raise gr.Error("Something went wrong here; the server's log says what.") from error
-
-    return wrapper
-
-
-# Models
-
-
-class Models:
-    """The models on the menu, by name, loaded when they are first used."""
-
-    def __init__(self, sources: list[str]) -> None:
-        names = [Path(s).resolve().name if Path(s).is_dir() else s for s in sources]
-        unique = len(set(names)) == len(names)
-        self.sources = dict(zip(names if unique else sources, sources, strict=True))
-        self.loaded: dict[str, BaseAutoencoder] = {}
-        self.lock = threading.Lock()
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.sources)
-
-    def __getitem__(self, name: str | None) -> BaseAutoencoder:
-        name = self.names[0] if name is None else name
-        if name not in self.sources:
-            raise words(f"There is no model of that name; there are: {', '.join(self.names)}.")
-        with self.lock:
-            if name not in self.loaded:
-                # float32 whatever was stored: half precision is slow on a CPU.
-                model = hfvae.from_pretrained(
-                    self.sources[name], device=DEVICE, dtype=torch.float32
-                )
-                if model.config.channels not in (1, 3, 4):
-                    raise hfvae.HubError(f"{name}: no picture has {model.config.channels} channels")
-                self.loaded[name] = model
-            return self.loaded[name]
-
-
-# What visitors send
-
-
-def whole(value: Any, low: int, high: int, name: str) -> int:
-    """A number from a visitor: through the API it may be anything."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
-        raise words(f"{name} must be a whole number.")
-    if not low <= value <= high:
-        raise words(f"{name} must be from {low} to {high}.")
-    return int(value)
-
-
-def real(value: Any, low: float, high: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise words(f"{name} must be a number from {low:g} to {high:g}.")
-    return float(value)
-
-
-def open_safely(source: Any) -> Image.Image:
-    """An uploaded file as a picture, or words."""
-    try:
-        image = Image.open(source, formats=FORMATS)  # the header only
-        if image.width * image.height <= MAX_PIXELS:
-            return open_image(image)
-    except Exception:  # decoders fail in many ways
-        raise words(f"This file cannot be read as a picture ({', '.join(FORMATS)}).") from None
-    size = f"{image.width} x {image.height}"
-    raise words(f"This picture has {size} pixels; the limit is {MAX_PIXELS // 10**6} million.")
-
-
-class Picture(gr.Image):
-    """gr.Image that opens uploads itself: any mode, upright, within limits, and words if it cannot.
-
-    Gradio's own preprocessing drops transparency without blending it, clips 16-bit pictures, and
-    lets API clients name any picture on the server. There must be no `__init__` here: Gradio reads
-    the signature, and shows the stock component because of `is_template`.
-    """
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        if payload is None:
-            return None
-        if payload.url and payload.url.startswith("data:"):
-            try:
-                data = base64.b64decode(payload.url.partition(",")[2], validate=True)
-            except ValueError:
-                raise words("This is not a picture.") from None
-            return open_safely(io.BytesIO(data))
-        uploads = Path(self.GRADIO_CACHE).resolve()
-        if not payload.path or uploads not in Path(payload.path).resolve().parents:
-            raise words("Please upload the picture.")
-        return open_safely(payload.path)
-
-
-# What the demo does
-
-
-def seen(model: BaseAutoencoder, image: Image.Image | None) -> torch.Tensor:
-    """A picture as the model sees it, (1, C, H, W) in [0, 1]."""
-    if image is None:
-        raise words("Please choose a picture first.")
-    x = model.preprocess(image)
-    return (x > 0.5).to(x) if model.config.likelihood == "bernoulli" else x
-
-
-def make_endpoints(models: Models) -> dict[str, Any]:
-    """The functions behind the buttons, which are the API as well."""
-
-    def generate(
-        model: str | None = None,
-        count: float = 32,
-        seed: float | None = None,
-        temperature: float = 1.0,
-    ) -> tuple[list[Image.Image], int]:
-        """New images drawn from the prior.
-
-        Args:
-            model: a name on the menu; null for the first
-            count: how many, 1 to 64
-            seed: the same seed gives the same images; null draws one
-            temperature: spread of the latents, 0 to 2; 0 is the most typical image
-        """
-        vae = models[model]
-        count = whole(count, 1, MAX_COUNT, "Count")
-        temperature = real(temperature, 0, MAX_TEMPERATURE, "Temperature")
-        seed = secrets.randbelow(MAX_SEED) if seed is None else whole(seed, 0, MAX_SEED, "Seed")
-        if vae.prior is None:
-            raise words("This model has no prior over its latents, so it cannot make new images.")
-        noise = torch.Generator().manual_seed(seed)
-        return hfvae.to_pil(vae.sample(count, temperature, generator=noise)), seed
-
-    def draw(model: str | None) -> Image.Image:
-        """One new image, to start from without a picture of one's own."""
-        return generate(model, count=1)[0][0]
-
-    def reconstruct(
-        model: str | None, image: Image.Image | None
-    ) -> tuple[Image.Image, Image.Image, str]:
-        """Encode a picture and decode it again.
-
-        Args:
-            model: a name on the menu; null for the first
-            image: the picture
-        """
-        vae = models[model]
-        x = seen(vae, image)
-        y = vae.reconstruct(x)
-        text = f"PSNR {psnr(x, y).item():.1f} dB: 20 is a rough likeness, 30 a good one."
-        if not isinstance(vae, hfvae.Autoencoder):
-            noise = torch.Generator().manual_seed(0)
-            nats = -vae.elbo(vae.likelihood.observe(x, noise), noise).item()
-            bits = vae.likelihood.bits_per_dim(nats, vae.config.dims)
-            text += f" Surprise: {nats:,.1f} nats, {bits:.2f} bits/dim; lower is more familiar."
-        return hfvae.to_pil(x)[0], hfvae.to_pil(y)[0], text
-
-    def interpolate(
-        model: str | None,
-        first: Image.Image | None,
-        second: Image.Image | None,
-        steps: float,
-        mode: str,
-    ) -> list[Image.Image]:
-        """A way from one picture to another through the latents.
-
-        Args:
-            model: a name on the menu; null for the first
-            first: where it starts
-            second: where it ends
-            steps: how many images, 2 to 64
-            mode: slerp follows the sphere on which latents lie, lerp the straight line
-        """
-        vae = models[model]
-        if first is None or second is None:
-            raise words("Interpolation needs two pictures.")
-        steps = whole(steps, 2, MAX_STEPS, "Steps")
-        if mode not in ("slerp", "lerp"):
-            raise words("Mode must be slerp or lerp.")
-        a, b = seen(vae, first), seen(vae, second)
-        return hfvae.to_pil(vae.interpolate(a, b, steps=steps, mode=mode))
-
-    on_gpu = spaces.GPU if spaces else lambda f: f
-    return {f.__name__: on_gpu(in_words(f)) for f in (generate, draw, reconstruct, interpolate)}
-
-
-# How it looks
 
 # In the theme's own SemiBold file only A and B are drawn: ask for weight 700 instead.
 THEME = gr.themes.Default(
@@ -252,101 +43,215 @@ THEME = gr.themes.Default(
 )
 CSS = """
 .pixels img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain }
-.pixels .grid-container { grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important }
+.pixels .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important }
 .pixels .grid-wrap { max-height: none !important }
 """
+# The address bar says what is shown, so that it can be shared.
+ADDRESS = """(model, count, seed, temperature) => {
+  history.replaceState(null, "", "?" + new URLSearchParams({model, count, seed, temperature}))
+}"""
+
+UPLOAD: dict[str, Any] = {
+    "type": "pil", "format": "png", "sources": ["upload", "clipboard"], "height": 260,
+    "elem_classes": "pixels",
+}  # fmt: skip
+SHOWN: dict[str, Any] = {"type": "pil", "format": "png", "interactive": False}
+GALLERY: dict[str, Any] = {
+    "format": "png", "height": "auto", "object_fit": "contain", "columns": 8,
+    "elem_classes": "pixels",
+}  # fmt: skip
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2}
+QUIET: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE | MODEL
+LATEST: dict[str, Any] = {"trigger_mode": "always_last"} | QUIET
+Act = dict[str, Any]
 
 
 def build(models: Models) -> gr.Blocks:
-    act = make_endpoints(models)
-    shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2}
-    upload: dict[str, Any] = {
-        "type": "pil",
-        "format": "png",
-        "sources": ["upload", "clipboard"],
-        "height": 260,
-        "elem_classes": "pixels",
-    }
-    shown: dict[str, Any] = {
-        "type": "pil",
-        "format": "png",
-        "height": 260,
-        "interactive": False,
-        "elem_classes": "pixels",
-    }
-    gallery: dict[str, Any] = {
-        "format": "png",
-        "height": "auto",
-        "object_fit": "contain",
-        "elem_classes": "pixels",
-    }
+    """The page: a menu of models, and a tab for everything that one can do with them."""
+    act = make_actions(models, on_gpu=spaces.GPU if spaces else lambda f: f)
+    # ZeroGPU has a GPU only while it answers; elsewhere the page opens with this already there.
+    walk, examples, *_ = (None, []) if spaces else act["arrive"](None)
     with gr.Blocks(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown("# hfvae\nImages that a variational autoencoder dreams up, copies and blends.")
-        model = gr.Dropdown(models.names, value=models.names[0], label="Model")
-
+        model = gr.Dropdown(
+            models.names,
+            value=models.names[0],
+            label="Model",
+            info="one of these, or a Hub id like owner/name" if models.allow_hub else None,
+            allow_custom_value=models.allow_hub,
+        )
         with gr.Tab("Generate"):
-            with gr.Row():
-                count = gr.Slider(1, MAX_COUNT, 32, step=1, label="Count")
-                seed = gr.Number(None, label="Seed", placeholder="empty draws one")
-                temperature = gr.Slider(0, MAX_TEMPERATURE, 1.0, step=0.05, label="Temperature")
-            go = gr.Button("Generate", variant="primary")
-            images = gr.Gallery(label="New images", columns=8, **gallery)
-            used = gr.Number(label="Seed used", interactive=False, precision=0)
-            generate: dict[str, Any] = {
-                "fn": act["generate"],
-                "inputs": [model, count, seed, temperature],
-                "outputs": [images, used],
-            } | shared
-            go.click(**generate, api_name="generate")
-            gr.on([demo.load, model.change], **generate, api_visibility="private")
-
+            strip = scrubber("A walk through the latent space", walk, elem_id="walk")
+            controls, generate = generate_tab(act, model)
         with gr.Tab("Reconstruct"):
-            with gr.Row():
-                picture = Picture(label="Your picture", **upload)
-                original = gr.Image(label="As the model sees it", **shown)
-                copy = gr.Image(label="What the model made of it", **shown)
-            text = gr.Textbox(label="How far apart", interactive=False)
-            with gr.Row():
-                draw = gr.Button("Draw one")
-                go = gr.Button("Reconstruct", variant="primary")
-            draw.click(act["draw"], model, picture, api_visibility="private", **shared)
-            go.click(
-                act["reconstruct"],
-                [model, picture],
-                [original, copy, text],
-                api_name="reconstruct",
-                **shared,
-            )
+            for_copy = reconstruct_tab(act, model, examples)
+        with gr.Tab("Interpolate") as tab:
+            for_blend = interpolate_tab(act, model, examples, tab)
+        with gr.Tab("Explore") as tab:
+            for_change = explore_tab(act, model, examples, tab)
+        with gr.Tab("About"):
+            card = gr.Markdown(elem_id="card")
+            pictures = gr.Gallery(label="Beside the card", columns=2, format="png", height="auto")
 
-        with gr.Tab("Interpolate"):
-            with gr.Row():
-                first = Picture(label="From", **upload)
-                second = Picture(label="To", **upload)
-            with gr.Row():
-                steps = gr.Slider(2, MAX_STEPS, 16, step=1, label="Steps")
-                mode = gr.Radio(["slerp", "lerp"], value="slerp", label="Way")
-            with gr.Row():
-                draw_first = gr.Button("Draw the first")
-                draw_second = gr.Button("Draw the second")
-                go = gr.Button("Interpolate", variant="primary")
-            strip = gr.Gallery(label="From one to the other", columns=8, **gallery)
-            draw_first.click(act["draw"], model, first, api_visibility="private", **shared)
-            draw_second.click(act["draw"], model, second, api_visibility="private", **shared)
-            go.click(
-                act["interpolate"],
-                [model, first, second, steps, mode],
-                strip,
-                api_name="interpolate",
-                **shared,
-            )
+        arrive: dict[str, Any] = {
+            "fn": act["arrive"], "inputs": model,
+            "outputs": [strip, for_copy, for_blend, for_change],
+        } | QUIET  # fmt: skip
+        about: dict[str, Any] = {
+            "fn": act["about"], "inputs": model, "outputs": [card, pictures],
+        } | QUIET  # fmt: skip
+        model.change(**arrive)
+        gr.on([demo.load, model.change], **about)
+        model.change(**generate, **PRIVATE)
+        arrived = demo.load(asked_for, None, controls, **PRIVATE).then(**generate, **PRIVATE)
+        if spaces:
+            arrived.then(**arrive)
     # Without api_open=False a second way in skips the queue and its limits.
     return demo.queue(max_size=32, api_open=False)
+
+
+def asked_for(request: gr.Request) -> list[Any]:
+    """Model, count, seed and temperature of a shared link; what it does not say stays."""
+    asked = dict(request.query_params)
+    found: list[Any] = [asked.get("model", gr.skip())]
+    for name in ("count", "seed", "temperature"):
+        try:
+            found.append(float(asked[name]))
+        except (KeyError, ValueError):
+            found.append(gr.skip())
+    return found
+
+
+def starts(examples: list[Any]) -> gr.Gallery:
+    """A row of new images to begin with, for visitors without a picture at hand."""
+    return gr.Gallery(
+        examples, label="Pictures to start from", allow_preview=False, buttons=[], **GALLERY
+    )
+
+
+def generate_tab(act: Act, model: gr.Dropdown) -> tuple[list[Any], dict[str, Any]]:
+    """Returns what a link sets, and the event that generates."""
+    with gr.Row():
+        count = gr.Slider(1, MAX_COUNT, 32, step=1, label="Count")
+        seed = gr.Number(None, label="Seed", placeholder="empty draws one")
+        temperature = gr.Slider(0, MAX_TEMPERATURE, 1.0, step=0.05, label="Temperature")
+    go = gr.Button("Generate", variant="primary")
+    images = gr.Gallery(label="New images", elem_id="images", **GALLERY)
+    used = gr.Number(label="Seed used", interactive=False, precision=0)
+    controls = [model, count, seed, temperature]
+    generate: dict[str, Any] = {
+        "fn": act["generate"], "inputs": controls, "outputs": [images, used],
+    } | MODEL  # fmt: skip
+    go.click(**generate, api_name="generate")
+    used.change(None, [model, count, used, temperature], js=ADDRESS, **PRIVATE)
+    return controls, generate
+
+
+def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any]) -> gr.Gallery:
+    with gr.Row():
+        picture = Picture(label="Your picture", elem_id="picture", **UPLOAD)
+        compared = gr.ImageSlider(
+            label="As the model sees it | what the model made of it",
+            elem_id="compared", elem_classes="pixels", max_height=260, **SHOWN,
+        )  # fmt: skip
+    text = gr.Textbox(label="How far apart", interactive=False)
+    with gr.Row():
+        draw = gr.Button("Draw one")
+        go = gr.Button("Reconstruct", variant="primary")
+    row = starts(examples)
+    original, copy = gr.Image(visible=False, **SHOWN), gr.Image(visible=False, **SHOWN)
+    reconstruct: dict[str, Any] = {
+        "fn": act["reconstruct"], "inputs": [model, picture], "outputs": [original, copy, text],
+    } | MODEL  # fmt: skip
+    go.click(**reconstruct, api_name="reconstruct")
+    copy.change(None, [original, copy], compared, js="(a, b) => [[a, b]]", **PRIVATE)
+    for event in (
+        picture.upload,
+        draw.click(act["draw"], model, picture, **QUIET).success,
+        row.select(act["pick"], model, picture, **QUIET).success,
+    ):
+        event(**reconstruct, **PRIVATE)
+    return row
+
+
+def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
+    with gr.Row():
+        first = Picture(label="From", elem_id="first", **UPLOAD)
+        second = Picture(label="To", elem_id="second", **UPLOAD)
+        strip = scrubber("From one picture to the other", elem_id="strip")
+    with gr.Row():
+        steps = gr.Slider(2, MAX_STEPS, 24, step=1, label="Steps")
+        mode = gr.Radio(["slerp", "lerp"], value="slerp", label="Way")
+    with gr.Row():
+        draw_first = gr.Button("Draw the first")
+        draw_second = gr.Button("Draw the second")
+        go = gr.Button("Interpolate", variant="primary")
+        keep = gr.Button("Make an animation")
+    row = starts(examples)
+    animation = gr.Image(
+        label="Animation, to download", format="webp", interactive=False, visible=False, height=260
+    )
+    with gr.Accordion("All steps", open=False):
+        steps_shown = gr.Gallery(label="From one picture to the other", **GALLERY)
+    ends = [model, first, second]
+    interpolate: dict[str, Any] = {
+        "fn": act["interpolate"], "inputs": [*ends, steps, mode], "outputs": [steps_shown, strip],
+    } | MODEL  # fmt: skip
+    go.click(**interpolate, api_name="interpolate")
+    strip.release(act["between"], [*ends, mode], strip, **LATEST)
+    keep.click(act["animate"], [*ends, steps, mode], animation, **PRIVATE, **MODEL)
+    for event in (
+        first.upload,
+        second.upload,
+        draw_first.click(act["draw"], model, first, **QUIET).success,
+        draw_second.click(act["draw"], model, second, **QUIET).success,
+        row.select(act["push"], [model, second], [first, second], **QUIET).success,
+        tab.select(act["start_two"], ends, [first, second], **QUIET).success,
+    ):
+        event(**interpolate, **PRIVATE)
+    return row
+
+
+def explore_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
+    with gr.Row():
+        picture = Picture(label="Picture", **UPLOAD)
+        latents = scrubber("Latents, sorted by what they carry", elem_id="latents")
+        plane = scrubber("A map of the two that carry most", elem_id="map")
+        codes = scrubber("The code grid", elem_id="codes", visible=False)
+    with gr.Row():
+        draw = gr.Button("Draw one")
+        go = gr.Button("Explore", variant="primary")
+    row = starts(examples)
+    explore: dict[str, Any] = {
+        "fn": act["show_latents"], "inputs": [model, picture], "outputs": [latents, plane, codes],
+    } | PRIVATE | MODEL  # fmt: skip
+    for event in (
+        go.click,
+        picture.upload,
+        draw.click(act["draw"], model, picture, **QUIET).success,
+        row.select(act["pick"], model, picture, **QUIET).success,
+        tab.select(act["start"], [model, picture], picture, **QUIET).success,
+    ):
+        event(**explore)
+    latents.release(act["move_sliders"], [model, picture], latents, **LATEST)
+    plane.release(act["move_on_map"], [model, picture], plane, **LATEST)
+    codes.release(act["change_code"], model, codes, **LATEST)
+    # For programs alone: one latent set to one value.
+    dim, value = gr.Number(0, visible=False), gr.Number(0, visible=False)
+    changed = gr.Image(visible=False, **SHOWN)
+    gr.Button(visible=False).click(
+        act["explore"], [model, picture, dim, value], changed, api_name="explore", **MODEL
+    )
+    return row
 
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
     "max_file_size": "20mb",
+    "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
+    "enable_monitoring": False,
     "run_history": False,
     "footer_links": ["api"],
     "show_error": False,
@@ -376,14 +281,15 @@ def main() -> None:
         "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"
     )
     args = parser.parse_args()
-    models = Models(find_models(args.model))
+    sources = find_models(args.model)
     try:
+        if not sources:
+            raise hfvae.HubError("there is no model in pretrained/: name one with --model")
         if args.push_to_space:
-            sources = list(models.sources.values())
             print(publish(args.push_to_space, sources, hardware=args.space_hardware))
             return
-        if not models.names:
-            raise hfvae.HubError("there is no model in pretrained/: name one with --model")
+        allow_hub = os.environ.get("HFVAE_ALLOW_HUB") != "0"
+        models = Models(sources, allow_hub=allow_hub, device=DEVICE)
         for name in models.names:
             models[name]
     except OSError as error:

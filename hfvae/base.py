@@ -218,12 +218,19 @@ class BaseAutoencoder(nn.Module):
         """
         if steps < 2:
             raise ValueError(f"steps must be 2 or more, not {steps}")
+        return self.between(a, b, torch.linspace(0, 1, steps), mode)
+
+    @torch.no_grad()
+    def between(
+        self, a: Tensor, b: Tensor, t: Sequence[float] | Tensor, mode: str = "slerp"
+    ) -> Tensor:
+        """Places on the way of `interpolate`: (len(t), C, H, W) for t from 0 (a) to 1 (b)."""
         if mode not in ("slerp", "lerp"):
             raise ValueError(f"mode must be 'slerp' or 'lerp', not {mode!r}")
         start, end = self._mode(one_image(a)), self._mode(one_image(b))
         path = F.slerp if mode == "slerp" else F.lerp
-        t = torch.linspace(0, 1, steps).to(start).view(-1, *[1] * (start.ndim - 1))
-        return self._decode_in_chunks(self.bottleneck.quantize(path(start, end, t)))
+        places = torch.as_tensor(t).to(start).view(-1, *[1] * (start.ndim - 1))
+        return self._decode_in_chunks(self.bottleneck.quantize(path(start, end, places)))
 
     @torch.no_grad()
     def traverse(self, x: Tensor, dim: int, values: Sequence[float] | Tensor) -> Tensor:

@@ -62,20 +62,35 @@ def from_pretrained(
         HubError: what was found is no model, or not a sound one; the message says which.
         FileNotFoundError: no such folder or repository, or a file is missing there.
     """
-    where = str(repo_or_dir)
+    source = source_of(
+        repo_or_dir,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
+    return load(source, device=device, dtype=dtype, encoder=encoder, decoder=decoder)
+
+
+def source_of(repo_or_dir: str | Path, **kwargs: Any) -> "_Folder | Repository":
+    """Where the files of a model come from; see `from_pretrained` and `Repository`."""
     if is_path(repo_or_dir):
-        source = _Folder(Path(repo_or_dir).expanduser())
-    else:
-        source = Repository(
-            where,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-    config, custom, settings = read_config(source.get(CONFIG), where)
-    model = build(config, custom, encoder, decoder, where)
+        return _Folder(Path(repo_or_dir).expanduser())
+    return Repository(str(repo_or_dir), **kwargs)
+
+
+def load(
+    source: "_Folder | Repository",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Any:
+    """The model in a folder or a repository; see `from_pretrained`."""
+    config, custom, settings = read_config(source.get(CONFIG), source.name)
+    model = build(config, custom, encoder, decoder, source.name)
     try:
         weights = source.get(WEIGHTS)
     except FileNotFoundError as error:
@@ -83,10 +98,10 @@ def from_pretrained(
         if not pickled:
             raise
         raise FileNotFoundError(
-            f"{where} has no {WEIGHTS}, only {', '.join(pickled):.200}: pickled weights can run "
-            "code and are never read"
+            f"{source.name} has no {WEIGHTS}, only {', '.join(pickled):.200}: pickled weights can "
+            "run code and are never read"
         ) from error
-    read_weights(weights, settings, model, where)
+    read_weights(weights, settings, model, source.name)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -108,7 +123,7 @@ class _Folder:
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise FileNotFoundError(f"there is no folder {path}")
-        self.path = path
+        self.path, self.name = path, str(path)
 
     def get(self, file: str) -> Path:
         if not (self.path / file).is_file():

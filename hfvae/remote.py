@@ -67,6 +67,15 @@ class Repository:
             )
         return Path(path)
 
+    def size(self, *files: str) -> int:
+        """Bytes of those of some files that are there, before any of them is fetched."""
+        with in_words(self.name, self.api.endpoint, self.revision):
+            info = self.api.model_info(self.name, revision=self.commit, files_metadata=True)
+        # A size that the Hub does not tell counts as too large for any limit.
+        return sum(
+            2**62 if f.size is None else f.size for f in info.siblings if f.rfilename in files
+        )
+
     def names(self) -> list[str]:
         """All its files."""
         with in_words(self.name, self.api.endpoint, self.revision):

@@ -17,6 +17,7 @@ HARDWARE = "zero-a10g"  # ZeroGPU: the only hardware for Gradio on which a free 
 PLATFORM = ("gradio", "huggingface-hub")  # a Space brings them in the version that its card names
 ZERO_GPU_TORCH = "torch>=2.8,<2.12"  # what ZeroGPU runs
 CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu\n"  # not 5 GB of CUDA
+SOURCES = (".py", ".js", ".css", ".html")
 MODELS = "pretrained"  # where the Space keeps models that are not on the Hub
 
 README = """---
@@ -54,8 +55,11 @@ def assemble(models: Sequence[str], title: str, hardware: str = HARDWARE) -> dic
     """
     files = {"app.py": resource("app.py").read_bytes()}
     files["model_card.md"] = resource("model_card.md").read_bytes()
-    for path in Path(__file__).parent.glob("*.py"):
-        files[f"hfvae/{path.name}"] = path.read_bytes()
+    package = Path(__file__).parent
+    for path in package.rglob("*.*"):
+        name = path.relative_to(package).as_posix()
+        if path.suffix in SOURCES and not name.startswith("resources/"):
+            files[f"hfvae/{name}"] = path.read_bytes()
     for model in models:
         from_pretrained(model)  # what cannot be loaded here cannot be there
         if is_path(model):

@@ -1,0 +1,143 @@
+"""What visitors send: checked, bounded, and answered in words when it will not do."""
+
+import base64
+import functools
+import io
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..images import open_image
+
+MAX_BODY = 20_000_000  # bytes of a request
+MAX_PIXELS = 16_000_000  # of a picture, once it is opened: 20 KB can unpack to gigabytes
+ENOUGH = 1024  # pixels a side: more of a photograph is not decoded
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+
+
+def words(message: str) -> gr.Error:
+    """An error that the visitor reads, and the log does not."""
+    return gr.Error(message, print_exception=False)
+
+
+def in_words(act: Callable[..., Any]) -> Callable[..., Any]:
+    """What nobody foresaw goes to the log; the visitor gets words and not a blank "Error"."""
+
+    @functools.wraps(act)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return act(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error("Something went wrong here; the server's log says what.") from error
+
+    return wrapper
+
+
+def whole(value: Any, low: int, high: int, name: str) -> int:
+    """A number from a visitor: through the API it may be anything."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        raise words(f"{name} must be a whole number.")
+    if not low <= value <= high:
+        raise words(f"{name} must be from {low} to {high}.")
+    return int(value)
+
+
+def real(value: Any, low: float, high: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise words(f"{name} must be a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def several(value: Any, n: int, check: Callable[[Any], Any]) -> list[Any]:
+    """A list of exactly n things from a visitor."""
+    if not isinstance(value, list) or len(value) != n:
+        raise words(f"Expected a list of {n}.")
+    return [check(item) for item in value]
+
+
+def open_safely(source: Any) -> Image.Image:
+    """An uploaded file as a picture, or words."""
+    try:
+        image = Image.open(source, formats=FORMATS)  # the header only
+        if image.mode in ("RGB", "L"):
+            image.draft(image.mode, (ENOUGH, ENOUGH))  # a JPEG can be decoded at a fraction
+        if image.width * image.height <= MAX_PIXELS:
+            return open_image(image)
+    except Exception:  # decoders fail in many ways
+        raise words(f"This file cannot be read as a picture ({', '.join(FORMATS)}).") from None
+    size = f"{image.width} x {image.height}"
+    raise words(f"This picture has {size} pixels; the limit is {MAX_PIXELS // 10**6} million.")
+
+
+class Picture(gr.Image):
+    """gr.Image that opens uploads itself: any mode, upright, within limits, and words if it cannot.
+
+    Gradio's own preprocessing drops transparency without blending it, clips 16-bit pictures, and
+    lets API clients name any picture on the server. There must be no `__init__` here: Gradio reads
+    the signature, and shows the stock component because of `is_template`.
+    """
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        if payload is None:
+            return None
+        if payload.url and payload.url.startswith("data:"):
+            try:
+                data = base64.b64decode(payload.url.partition(",")[2], validate=True)
+            except ValueError:
+                raise words("This is not a picture.") from None
+            return open_safely(io.BytesIO(data))
+        uploads = Path(self.GRADIO_CACHE).resolve()
+        if not payload.path or uploads not in Path(payload.path).resolve().parents:
+            raise words("Please upload the picture.")
+        return open_safely(payload.path)
+
+
+class BodyLimit:
+    """Refuse request bodies over MAX_BODY: Gradio limits uploads, not what it reads as JSON."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if int(length) > MAX_BODY:
+            return await self._refuse(send)
+        read, started = 0, False
+
+        async def counted() -> Any:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY:  # sent without saying how long it is
+                raise _TooLarge
+            return message
+
+        async def noted(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, noted)
+        except _TooLarge:
+            if not started:
+                await self._refuse(send)
+
+    async def _refuse(self, send: Any) -> None:
+        body = b'{"detail": "This is more than 20 MB."}'
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _TooLarge(Exception):
+    pass

@@ -1,0 +1,128 @@
+"""The models of a demo: the operator's, and those on the Hub whose id a visitor types."""
+
+import json
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..base import BaseAutoencoder
+from ..errors import HubError
+from ..hub import is_path, load, source_of
+from ..remote import Repository
+from ..storage import CONFIG, WEIGHTS
+from .inputs import words
+
+CARD, EVALUATION = "README.md", "evaluation.json"
+HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+MAX_DOWNLOAD = 200_000_000  # bytes of a visitor's model
+MAX_DIMS, MAX_CELLS = 512 * 512 * 3, 1024  # of their images and code grids: seconds, not hours
+KEPT = 3  # models of visitors that stay loaded
+
+
+class Entry:
+    """A model and what lies beside it."""
+
+    def __init__(self, name: str, source: Any, device: str) -> None:
+        self.name = name
+        # float32 whatever was stored: half precision is slow on a CPU.
+        self.model: BaseAutoencoder = load(source, device=device, dtype=torch.float32)
+        if self.model.config.channels not in (1, 3, 4):
+            raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
+        self.card = _text(source, CARD)
+        try:
+            self.measured = json.loads(_text(source, EVALUATION) or "{}")
+        except ValueError:
+            self.measured = {}
+        self.folder = source.path if is_path(source.name) else None
+
+
+class Models:
+    """The models on the menu, by name, loaded when they are first used."""
+
+    def __init__(self, sources: Sequence[str], *, allow_hub: bool = False, device: str = "cpu"):
+        names = [Path(s).resolve().name if is_path(s) else s for s in sources]
+        unique = len(set(names)) == len(names)
+        self.sources = dict(zip(names if unique else sources, sources, strict=True))
+        self.allow_hub, self.device = allow_hub, device
+        self.own: dict[str, Entry] = {}
+        self.visiting: OrderedDict[str, Entry] = OrderedDict()
+        self.lock = threading.Lock()
+        self.loading: dict[str, threading.Lock] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.sources)
+
+    def __getitem__(self, name: str | None) -> Entry:
+        """The entry of a name on the menu (None: the first), or of a Hub id.
+
+        Raises:
+            gradio.Error: no such model, in words for the visitor.
+        """
+        name = self.names[0] if name is None else name
+        if name not in self.sources and not self._may_visit(name):
+            more = ", or a Hub id like owner/name" if self.allow_hub else ""
+            raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
+        with self.lock:
+            loading = self.loading.setdefault(name, threading.Lock())
+        with loading:  # once, however many wait; other models do not wait
+            try:
+                return self._operators(name) if name in self.sources else self._visitors(name)
+            finally:
+                with self.lock:
+                    self.loading.pop(name, None)
+
+    def _may_visit(self, name: Any) -> bool:
+        return self.allow_hub and isinstance(name, str) and bool(HUB_ID.fullmatch(name))
+
+    def _operators(self, name: str) -> Entry:
+        if name not in self.own:
+            self.own[name] = Entry(name, source_of(self.sources[name]), self.device)
+        return self.own[name]
+
+    def _visitors(self, name: str) -> Entry:
+        """From the Hub alone, without this server's token, and small."""
+        with self.lock:
+            if name in self.visiting:
+                self.visiting.move_to_end(name)
+                return self.visiting[name]
+        try:
+            repository = Repository(name, token=False)
+            size = repository.size(CONFIG, WEIGHTS, CARD, EVALUATION)
+            if size > MAX_DOWNLOAD:
+                raise HubError(
+                    f"{name} has {size / 1e6:.0f} MB; this demo loads up to "
+                    f"{MAX_DOWNLOAD / 1e6:.0f} MB"
+                )
+            entry = Entry(name, repository, self.device)
+            cells = math.prod(entry.model.latent_shape[1:])
+            if entry.model.config.dims > MAX_DIMS or cells > MAX_CELLS:
+                raise HubError(f"the images of {name} are too large for this demo")
+        except (HubError, FileNotFoundError) as error:
+            raise words(f"{error}.") from error
+        with self.lock:
+            self.visiting[name] = entry
+            while len(self.visiting) > KEPT:
+                self.visiting.popitem(last=False)
+        return entry
+
+
+def describe(card: str) -> str:
+    """A card for the page: without metadata, and with nothing that a browser would fetch."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"!\[[^\]]*\]\((?:samples|reconstructions)\.png\)\n*", "", text)
+    return re.sub(r"!\[", "[", re.sub(r"<[a-zA-Z/!][^>]*>?", "", text))
+
+
+def _text(source: Any, name: str) -> str:
+    try:
+        return source.get(name).read_text("utf-8")
+    except (OSError, ValueError):
+        return ""

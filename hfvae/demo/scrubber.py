@@ -1,0 +1,80 @@
+"""Pictures that follow the mouse at the display's rate: one answer of the server, then the browser.
+
+The server decodes a sheet of frames; scrubber.js draws what lies between them, and asks for the
+exact picture where the mouse rests.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+from torch import Tensor
+
+from ..images import to_pil
+
+VIEW = 320  # pixels of the longer side on the page, at most
+HERE = Path(__file__).parent
+
+
+def scrubber(label: str, value: dict[str, Any] | None = None, **kwargs: Any) -> gr.HTML:
+    """The component. Its event `release` carries where the visitor stopped."""
+    return gr.HTML(
+        value,
+        label=label,
+        html_template=(HERE / "scrubber.html").read_text("utf-8"),
+        css_template=(HERE / "scrubber.css").read_text("utf-8"),
+        js_on_load=(HERE / "scrubber.js").read_text("utf-8"),
+        apply_default_css=False,
+        exact=None,
+        **kwargs,
+    )
+
+
+def shown(value: dict[str, Any] | None) -> gr.HTML:
+    """A scrubber with a new value, hidden while it has none."""
+    return gr.HTML(value=value, visible=value is not None)
+
+
+def sheet(
+    frames: Tensor, kind: str, *, rows: int = 1, at: Sequence[float] = (0.0, 0.0), **more: Any
+) -> dict[str, Any]:
+    """What a scrubber shows.
+
+    Args:
+        frames: (rows · columns, C, H, W) in [0, 1], row by row.
+        kind: "line", "plane", "sliders" or "codes"; see scrubber.js.
+        rows: of the sheet.
+        at: where it starts, each from 0 to 1.
+        more: `hint`, and what the kind needs.
+    """
+    pictures = to_pil(frames)
+    columns = len(pictures) // rows
+    w, h = pictures[0].size
+    page = Image.new(pictures[0].mode, (columns * w, rows * h))
+    for i, picture in enumerate(pictures):
+        page.paste(picture, (i % columns * w, i // columns * h))
+    scale = VIEW / max(w, h)
+    return {
+        "kind": kind,
+        "sheet": data_uri(page),
+        "columns": columns,
+        "rows": rows,
+        "width": round(w * scale),
+        "height": round(h * scale),
+        "at": list(at),
+        "hint": "",
+    } | more
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture without loss, small enough to send along."""
+    buffer = io.BytesIO()
+    if max(picture.size) > 16383:  # WebP's limit
+        picture.save(buffer, "PNG")
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, "WEBP", lossless=True, method=0, quality=20)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
