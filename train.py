@@ -41,8 +41,15 @@ from torch import Tensor, nn
 from hfvae import PRESETS, HubError, from_pretrained, grid
 from hfvae.card import CARD, render_card
 from hfvae.configs import Config
-from hfvae.data import DataError, ImageSet, dataset_name, load_images
-from hfvae.errors import NEEDS_TRAIN
+from hfvae.data import (
+    DataError,
+    ImageSet,
+    check_name,
+    dataset_name,
+    licence,
+    load_images,
+)
+from hfvae.errors import NEEDS_TRAIN, expand
 from hfvae.evaluate import batches, evaluate, table
 from hfvae.functional import reparameterize
 from hfvae.hub import MEASURED, is_path, push_folder
@@ -229,6 +236,13 @@ def base_model(args: argparse.Namespace) -> BaseAutoencoder | None:
     kind = base.config.model_type
     if args.model and PRESETS[args.model]().model_type != kind:
         raise UsageError(f"{args.model_name_or_path} is a {kind}, not a {args.model}")
+    own = getattr(PRESETS[args.model], "keywords", {}) if args.model else {}
+    for name, value in own.items():
+        if getattr(base.config, name) != value and getattr(args, name, None) is None:
+            raise UsageError(
+                f"{args.model_name_or_path} is no {args.model}: its {name} is "
+                f"{getattr(base.config, name)}, not {value}; leave --model away to keep what it is"
+            )
     args.model = args.model or kind
     return base
 
@@ -543,6 +557,9 @@ def run(args: argparse.Namespace) -> None:
     )
     say = accelerator.print
     set_seed(args.seed)
+    check_name(args.dataset)
+    if accelerator.is_main_process:
+        prepare_publishing(args)
     where = {
         "image_column": args.image_column,
         "data_dir": args.data_dir,
@@ -574,7 +591,6 @@ def run(args: argparse.Namespace) -> None:
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
     if accelerator.is_main_process:
         write_folder(args.output_dir, {})  # if it cannot be written to, then now
-        prepare_publishing(args)
 
     budget, prior_budget = make_budgets(args, model, len(images))
     with StopOnInterrupt() as stop:
@@ -608,7 +624,8 @@ def run(args: argparse.Namespace) -> None:
         name=args.output_dir.resolve().name,
         repo=args.hub_model_id if args.push_to_hub else str(args.output_dir),
         results=results,
-        dataset=images.name if Path(args.dataset).exists() else args.dataset,
+        dataset=images.name if expand(args.dataset).exists() else args.dataset,
+        licence=licence(args.dataset),
         base_model=None
         if base is None or is_path(args.model_name_or_path)
         else args.model_name_or_path,
@@ -675,8 +692,11 @@ def publish_all(args: argparse.Namespace) -> None:
 
 def without_folder(value: Any) -> Any:
     """What is published says nothing of where things lie on this machine."""
-    path = isinstance(value, (str, Path)) and Path(value).expanduser()
-    return path.name if path and path.is_absolute() else value
+    if not isinstance(value, (str, Path)):
+        return value
+    flag, equals, word = str(value).rpartition("=" if str(value).startswith("--") else "\0")
+    path = expand(word)
+    return flag + equals + (path.name if path.is_absolute() or ".." in path.parts else word)
 
 
 def as_json(values: dict[str, Any]) -> bytes:

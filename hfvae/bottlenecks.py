@@ -206,8 +206,12 @@ class FiniteScalarQuantizer(Discrete):
     def __init__(self, levels: tuple[int, ...]) -> None:
         super().__init__()
         self.in_features = len(levels)
-        self.register_buffer("levels", torch.tensor(levels))
-        self.register_buffer("places", torch.tensor([1, *levels[:-1]]).cumprod(0))
+        # Constants, not weights: no file holds them, so none can hold others. On the CPU even when
+        # a model is built without memory, because nothing will be loaded into them.
+        constant = torch.tensor(levels, device="cpu")
+        self.register_buffer("levels", constant, persistent=False)
+        places = torch.tensor([1, *levels[:-1]], device="cpu").cumprod(0)
+        self.register_buffer("places", places, persistent=False)
         self.codebook_size = math.prod(levels)
 
     def digits(self, h: Tensor) -> tuple[Tensor, Tensor]:

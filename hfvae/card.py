@@ -1,6 +1,7 @@
 """The model card: model_card.md filled with what is known about a model."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from .configs import Config
 CARD = "README.md"
 # Ends a card, so that one which a person edited can be told, and kept.
 SIGNATURE = "\n<!-- Written by hfvae, which replaces this card unless it was edited: {} -->\n"
+STUB = "Check out the configuration reference at"  # what the Hub writes into a new Space
 
 # Where hfvae comes from, in cards, Spaces and script headers: no release claimed that is not there.
 INSTALL = "pip install -e .  # in a checkout of the hfvae repository"
@@ -27,7 +29,6 @@ PRIOR_WORDS = {
     "uniform": "uniformly random codes, since no prior was trained",
     "autoregressive": "codes that its transformer prior drew",
 }
-DATA_LICENCES = {"sprites": "apache-2.0", "fashion-mnist": "mit", "mnist": "cc-by-sa-3.0"}
 
 
 class Metric(NamedTuple):
@@ -71,9 +72,20 @@ def sign(card: str) -> str:
 
 
 def is_edited(card: str) -> bool:
-    """Whether a card is other than `sign` left it."""
+    """Whether a card is other than `sign` left it, or the Hub when it made the repository."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL).strip()
+    if not body or body.startswith(STUB):
+        return False
     text, mark, _ = card.rpartition(SIGNATURE.partition("{}")[0])
     return not mark or card != sign(text)
+
+
+def addressed(card: str, repo: str) -> str:
+    """A card whose snippet loads `repo`; one that was edited stays as it is."""
+    if is_edited(card):
+        return card
+    text = card.rpartition(SIGNATURE.partition("{}")[0])[0]
+    return sign(re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo}"', text))
 
 
 def render_card(
@@ -83,6 +95,7 @@ def render_card(
     repo: str | None = None,
     results: dict[str, Any] | None = None,
     dataset: str | None = None,
+    licence: str | None = None,
     base_model: str | None = None,
     pictures: bool = False,
     custom_parts: Sequence[str] = (),
@@ -96,6 +109,7 @@ def render_card(
         repo: what from_pretrained takes in the snippet; the name if None.
         results: evaluation.json.
         dataset: what it was trained on; owner/name is a Hub data set.
+        licence: of these data.
         base_model: the Hub id of the model that it was fine-tuned from.
         pictures: whether samples.png and reconstructions.png lie beside the card.
         custom_parts: "encoder" or "decoder", where the model has its own.
@@ -105,7 +119,7 @@ def render_card(
 
     numbers = {key: results[key] for key in METRICS if key in results} if results else {}
     data = ModelCardData(
-        license=DATA_LICENCES.get(dataset or "", "unknown"),
+        license=licence or "unknown",
         library_name="hfvae",
         pipeline_tag="unconditional-image-generation",
         tags=["vae", "image-generation", config.model_type],
@@ -115,7 +129,7 @@ def render_card(
         eval_results=[
             EvalResult(
                 task_type="unconditional-image-generation",
-                dataset_type=dataset or "unknown",
+                dataset_type=re.sub(r"[^\w./-]+", "-", dataset or "unknown", flags=re.ASCII),
                 dataset_name=dataset or "unknown",
                 dataset_split=results["split"] if results else None,
                 metric_type=key,
@@ -163,6 +177,6 @@ def render_card(
         results=results,
         rows=rows,
         training=training,
-        data_licence=DATA_LICENCES.get(dataset or ""),
+        data_licence=licence,
     )
     return sign(str(card))

@@ -7,6 +7,7 @@ mapped from a file on disk when it is large.
 import gzip
 import io
 import math
+import os
 import tempfile
 import zlib
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import sprites
-from .errors import NEEDS_TRAIN
+from .errors import NEEDS_TRAIN, expand
 from .images import to_bytes
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -39,6 +41,7 @@ TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "celeba": ("CelebA", {"split": "train"}, {"split": "test"}),
     "flowers102": ("Flowers102", {"split": "train"}, {"split": "test"}),
 }
+LICENCES = {"sprites": "apache-2.0", "fashion-mnist": "mit", "mnist": "cc-by-sa-3.0"}
 CACHE = Path("~/.cache/hfvae").expanduser()
 IN_MEMORY = 2**30  # bytes of decoded images; more than that goes to a file
 HELD_OUT = 0.1  # of the images, where a source has no test split of its own
@@ -109,9 +112,11 @@ def load_images(
     """
     if split not in ("train", "test"):
         raise DataError(f"split must be 'train' or 'test', not {split!r}")
+    check_name(dataset)
     name = dataset_name(dataset)
     if dataset == "sprites":
         return _sprites(split, size or DEFAULT_SIZE, channels or 3)
+    records: Sequence[Record] | _Stream
     if streaming:
         records = _streamed(dataset, split, image_column, max_samples)
     else:
@@ -127,13 +132,30 @@ def load_images(
         size, channels = size or own_size, channels or own_channels
     pixels, skipped = decode(records, size, channels)
     if not len(pixels):
-        raise DataError(f"none of the {len(records)} images in {dataset} can be read: {skipped[0]}")
+        first = skipped[0] if skipped else "there are fewer, so ask for fewer"
+        raise DataError(f"none of the {len(records)} images in {dataset} can be read: {first}")
     return ImageSet(name, split, pixels, skipped=skipped)
 
 
 def dataset_name(dataset: str) -> str:
     """A short name for folders and cards: the last part of a path or id."""
-    return Path(dataset).stem if Path(dataset).is_file() else Path(dataset).resolve().name
+    path = expand(dataset)
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def check_name(dataset: str) -> None:
+    """Raise DataError if a data set cannot be there, before anything is read."""
+    known = dataset == "sprites" or dataset.lower() in TORCHVISION
+    if not (known or expand(dataset).exists() or is_hub_id(dataset)):
+        raise DataError(
+            f"there is no folder or file {dataset}, and no data set of that name; known names: "
+            f"sprites, {', '.join(TORCHVISION)}; a Hub data set is owner/name"
+        )
+
+
+def licence(dataset: str) -> str | None:
+    """The licence of the data that have one here; a folder of that name is something else."""
+    return None if expand(dataset).exists() else LICENCES.get(dataset.lower())
 
 
 def is_hub_id(dataset: str) -> bool:
@@ -145,7 +167,7 @@ def find_records(
     dataset: str, split: str, image_column: str | None, data_dir: str | Path | None
 ) -> tuple[Sequence[Record], bool]:
     """The images behind a name, and whether the source itself tells train from test."""
-    path = Path(dataset).expanduser()
+    path = expand(dataset)
     if path.is_dir():
         if any(path.glob("*-images-idx3-ubyte*")):
             return _idx(path, split)
@@ -158,12 +180,7 @@ def find_records(
         return _columns("parquet", split, image_column, data_files=str(path))
     if dataset.lower() in TORCHVISION:
         return _torchvision(dataset.lower(), split, data_dir)
-    if is_hub_id(dataset):
-        return _columns(dataset, split, image_column)
-    raise DataError(
-        f"there is no folder or file {dataset}, and no data set of that name; known names: "
-        f"sprites, {', '.join(TORCHVISION)}; a Hub data set is owner/name"
-    )
+    return _columns(dataset, split, image_column)
 
 
 # The sources
@@ -230,28 +247,49 @@ def _columns(
 ) -> tuple[Sequence[Record], bool]:
     """Anything that `datasets` reads without running code: parquet, image folders, Hub ids."""
     rows, column, has_split = _table(source, split, image_column, **kwargs)
-    return _Rows(rows, column), has_split
+    return _Rows(rows, column, _places(source, kwargs.get("data_files"))), has_split
+
+
+def _places(source: str, file: str | None = None) -> tuple[str, ...]:
+    """Where a table's images may lie if not in the table itself.
+
+    A cell may name any path: without this, a data set from the Hub could read the files of whoever
+    trains on it.
+    """
+    from datasets import config
+    from huggingface_hub import constants
+
+    folder = Path(file).parent if file else expand(source)
+    if folder.is_dir():
+        return (str(folder.resolve()),)
+    cached = Path(constants.HF_HUB_CACHE) / f"datasets--{source.replace('/', '--')}"
+    extracted = Path(config.HF_DATASETS_CACHE) / "downloads"
+    return f"hf://datasets/{source}@", str(cached.resolve()), str(extracted.resolve())
 
 
 def _streamed(
     source: str, split: str, image_column: str | None, max_samples: int | None
-) -> Sequence[Record]:
+) -> "_Stream":
     """The rows of a Hub data set in the order in which they arrive."""
-    if not is_hub_id(source) or Path(source).exists():
+    if not is_hub_id(source) or expand(source).exists():
         raise DataError(f"only a Hub data set can be streamed, not {source}")
     rows, column, has_split = _table(source, split, image_column, streaming=True)
     splits = rows.info.splits or {}
     known = splits[rows.split].num_examples if rows.split in splits else None
-    if not known and not max_samples:
+    total = min(n for n in (known, max_samples, math.inf) if n)
+    if total == math.inf:
         raise DataError(
             f"{source} does not say how many images it has: say how many to take with "
             "--max_train_samples"
         )
-    held_out = max(1, round(HELD_OUT * (max_samples or known or 0)))
-    if not has_split and split == "train":
-        rows, known = rows.skip(held_out), known and known - held_out
-    wanted = max_samples if split == "train" else held_out if max_samples or not has_split else None
-    return _Stream(rows, column, min(n for n in (known, wanted) if n))
+    held_out = max(1, round(HELD_OUT * total))
+    if has_split:
+        n = total if split == "train" or not max_samples else held_out
+    elif split == "train":
+        rows, n = rows.skip(held_out), total if total == max_samples else total - held_out
+    else:
+        n = held_out
+    return _Stream(rows, column, _places(source), int(n))
 
 
 def _table(
@@ -293,7 +331,7 @@ def _torchvision(
     import torchvision
 
     kind, train, test = TORCHVISION[name]
-    root = Path(data_dir).expanduser() if data_dir else CACHE
+    root = expand(data_dir) if data_dir else CACHE
     arguments = train if split == "train" else test
     try:
         images = getattr(torchvision.datasets, kind)(str(root), download=True, **arguments)
@@ -318,36 +356,41 @@ class _Grey(Sequence):
 class _Rows(Sequence):
     """Rows of a `datasets` table as records, read when they are asked for."""
 
-    def __init__(self, rows: Any, column: str) -> None:
-        self.rows, self.column = rows, column
+    def __init__(self, rows: Any, column: str, places: tuple[str, ...]) -> None:
+        self.rows, self.column, self.places = rows, column, places
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: Any) -> Any:
-        return _cell(i, self.rows[int(i)][self.column])
+        return _cell(i, self.rows[int(i)][self.column], self.places)
 
 
-class _Stream(Sequence):
-    """The first n rows of a streamed table as records, to be asked for in their order."""
+class _Stream:
+    """The first n rows of a streamed table as records, in the order in which they arrive."""
 
-    def __init__(self, rows: Any, column: str, n: int) -> None:
-        self.rows, self.column, self.n = rows, column, n
+    def __init__(self, rows: Any, column: str, places: tuple[str, ...], n: int) -> None:
+        self.rows, self.column, self.places, self.n = rows, column, places, n
 
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, i: Any) -> Any:
-        if i == 0:
-            self.reader = iter(self.rows)
-        row = next(self.reader, {})  # fewer than were promised: the rest is counted as unreadable
-        return _cell(i, row.get(self.column))
+    def __iter__(self) -> Iterator[Record]:
+        for i, row in enumerate(islice(self.rows, self.n)):
+            yield _cell(i, row[self.column], self.places)
 
 
-def _cell(i: int, cell: dict[str, Any] | None) -> Record:
-    """An image of a table: its bytes, or the path of its file."""
+def _cell(i: int, cell: dict[str, Any] | None, places: tuple[str, ...]) -> Record:
+    """An image of a table: its bytes, or the path of its file, where that may lie."""
     cell = cell or {}
-    return cell.get("path") or f"row {i}", cell.get("bytes") or cell.get("path")
+    path = cell.get("path") or ""
+    name = path or f"row {i}"
+    if cell.get("bytes"):
+        return name, cell["bytes"]
+    full = path if path.startswith("hf://") else os.path.realpath(path)
+    if path and ".." not in path and full.startswith(places):
+        return name, full
+    return name, None  # which decoding will name
 
 
 class _Pairs(Sequence):
@@ -390,7 +433,7 @@ def _share(records: Sequence[Record], split: str) -> Sequence[Record]:
 
 
 def decode(
-    records: Sequence[Record], size: tuple[int, int], channels: int
+    records: "Sequence[Record] | _Stream", size: tuple[int, int], channels: int
 ) -> tuple[Tensor, list[str]]:
     """All records as uint8 (N, C, H, W), and "name: reason" for those that cannot be read."""
     if isinstance(records, _Grey) and records.images.shape[1:] == size and channels == 1:
@@ -400,8 +443,8 @@ def decode(
     skipped: list[str] = []
     n = 0
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        for start in range(0, len(records), 1024):
-            chunk = (records[i] for i in range(start, min(start + 1024, len(records))))
+        source = iter(records)
+        while chunk := list(islice(source, 1024)):
             for name, image, problem in pool.map(partial(_decode, size, channels), chunk):
                 if image is None:
                     skipped.append(f"{name}: {problem}")
@@ -438,7 +481,7 @@ def _room(shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(tempfile.TemporaryFile(dir=CACHE), np.uint8, "w+", shape=shape)
 
 
-def _look(records: Sequence[Record]) -> tuple[tuple[int, int], int]:
+def _look(records: "Sequence[Record] | _Stream") -> tuple[tuple[int, int], int]:
     """The size and channels that fit a data set, from a sample of its images."""
     sizes: Counter[tuple[int, int]] = Counter()
     grey = True
@@ -449,10 +492,9 @@ def _look(records: Sequence[Record]) -> tuple[tuple[int, int], int]:
     return own if min(own) >= 8 and max(own) <= 128 else DEFAULT_SIZE, 1 if grey and sizes else 3
 
 
-def _headers(records: Sequence[Record]) -> Iterator[Image.Image]:
+def _headers(records: "Sequence[Record] | _Stream") -> Iterator[Image.Image]:
     step = 1 if isinstance(records, _Stream) else max(1, len(records) // 64)
-    for i in range(0, len(records), step)[:65]:
-        _, source = records[i]
+    for _, source in islice(records, 0, 65 * step, step):
         try:
             source = _opened(source)
             if isinstance(source, np.ndarray):

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .card import CARD, render_card
+from .card import CARD, addressed, render_card
+from .errors import expand
 from .models import BaseAutoencoder
-from .remote import Repository, commit, make_repository, published_card
+from .remote import Repository, commit, has_weights, make_repository
 from .storage import CONFIG, WEIGHTS, build, model_files, read_config, read_weights, write_folder
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -76,7 +77,7 @@ def from_pretrained(
 def source_of(repo_or_dir: str | Path, **kwargs: Any) -> "_Folder | Repository":
     """Where the files of a model come from; see `from_pretrained` and `Repository`."""
     if is_path(repo_or_dir):
-        return _Folder(Path(repo_or_dir).expanduser())
+        return _Folder(expand(repo_or_dir))
     return Repository(str(repo_or_dir), **kwargs)
 
 
@@ -110,7 +111,7 @@ def is_path(name: str | Path) -> bool:
     text = str(name)
     return (
         isinstance(name, Path)
-        or Path(text).expanduser().is_dir()
+        or expand(text).is_dir()
         or text.startswith((".", "/", "~"))
         or "\\" in text
         or text.count("/") != 1
@@ -146,7 +147,7 @@ def push_to_hub(
 ) -> str:
     """Publish a model as one commit, in a repository that is made if it is missing.
 
-    A card is written where there is none.
+    A card that nobody edited is replaced, and what was measured of the model before is removed.
 
     Args:
         model: any family.
@@ -165,11 +166,20 @@ def push_to_hub(
     """
     files = model_files(model)
     repo = make_repository(repo_id, private=private, token=token)
-    if published_card(repo, token=token) is None:
+    stale: tuple[str, ...] = ()
+    if not has_weights(repo, files[WEIGHTS], token=token, revision=revision):
         name = repo.partition("/")[2]
         card = render_card(model.config, name=name, repo=repo, custom_parts=model.custom_parts)
-        files[CARD] = card.encode()
-    return commit(repo, files, commit_message, token=token, revision=revision, create_pr=create_pr)
+        files[CARD], stale = card.encode(), MEASURED
+    return commit(
+        repo,
+        files,
+        commit_message,
+        delete=stale,
+        token=token,
+        revision=revision,
+        create_pr=create_pr,
+    )
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool | None = None) -> str:
@@ -186,8 +196,16 @@ def push_folder(folder: Path, repo_id: str, *, private: bool | None = None) -> s
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} has no {missing[0]}")
+    repo = make_repository(repo_id, private=private)
+    return commit(repo, published_files(folder, repo), "Upload model")
+
+
+def published_files(folder: Path, repo: str) -> dict[str, bytes]:
+    """What a model repository, or a Space, holds of a folder; the card's snippet loads `repo`."""
     files = {name: (folder / name).read_bytes() for name in PUBLISHED if (folder / name).exists()}
-    return commit(make_repository(repo_id, private=private), files, "Upload model")
+    if CARD in files:
+        files[CARD] = addressed(files[CARD].decode("utf-8", errors="replace"), repo).encode()
+    return files
 
 
 def main() -> None:

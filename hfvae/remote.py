@@ -3,14 +3,14 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .card import CARD, is_edited
 from .errors import HubError, in_words
-from .storage import CONFIG
+from .storage import CONFIG, WEIGHTS
 
 NO_TOKEN = (
     "there is no Hub token here: run hf auth login, or set HF_TOKEN to a token that may write"
@@ -167,17 +167,22 @@ def make_repository(
         raise HubError(NO_TOKEN)
     api = hub_api(token)
     settings = {"space_sdk": "gradio", "space_hardware": hardware} if kind == "space" else {}
-    with in_words(repo, api.endpoint):
+    with in_words(repo, api.endpoint, writing=True):
         if "/" not in repo:
             repo = f"{api.whoami()['name']}/{repo}"
         api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **settings)
+        if private and not api.repo_info(repo, repo_type=kind).private:
+            raise HubError(
+                f"{repo} is there already and is public: choose another name, or make it private "
+                "in its settings"
+            )
     return repo
 
 
 def check_write_access(repo: str, *, kind: str = "model") -> None:
     """Raise HubError unless the token may write to a repository that is there."""
     api = hub_api()
-    with in_words(repo, api.endpoint):
+    with in_words(repo, api.endpoint, writing=True):
         api.auth_check(repo, repo_type=kind, write=True)
 
 
@@ -186,6 +191,7 @@ def commit(
     files: Mapping[str, bytes],
     message: str,
     *,
+    delete: Sequence[str] = (),
     kind: str = "model",
     token: str | bool | None = None,
     revision: str | None = None,
@@ -197,6 +203,7 @@ def commit(
         repo: `owner/name`.
         files: name -> content.
         message: the commit's title.
+        delete: names of files to remove, of those that are there.
         kind: "model" or "space".
         token: one that may write.
         revision: branch, made if it is missing; main by default.
@@ -208,21 +215,24 @@ def commit(
     Raises:
         HubError: see `in_words`.
     """
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = hub_api(token)
-    with in_words(repo, api.endpoint, revision, "the upload"):
+    with in_words(repo, api.endpoint, revision, "the upload", writing=True):
         if revision and not create_pr:
             api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
         card = published_card(repo, kind=kind, token=token, revision=revision)
         keep = card is not None and is_edited(card)
+        there = api.list_repo_files(repo, repo_type=kind, revision=revision) if delete else ()
+        operations: list[Any] = [
+            CommitOperationAdd(name, data)
+            for name, data in files.items()
+            if not (name == CARD and keep)
+        ]
+        operations += [CommitOperationDelete(name) for name in delete if name in there]
         done = api.create_commit(
             repo,
-            [
-                CommitOperationAdd(name, data)
-                for name, data in files.items()
-                if not (name == CARD and keep)
-            ],
+            operations,
             commit_message=message,
             repo_type=kind,
             revision=revision,
@@ -247,4 +257,20 @@ def published_card(
             path = api.hf_hub_download(repo, CARD, repo_type=kind, revision=revision)
         except errors.RemoteEntryNotFoundError:
             return None
-    return Path(path).read_text("utf-8")
+    return Path(path).read_text("utf-8", errors="replace")
+
+
+def has_weights(
+    repo: str, weights: bytes, *, token: str | bool | None = None, revision: str | None = None
+) -> bool:
+    """Whether a repository's model.safetensors is this one already."""
+    from huggingface_hub import errors
+
+    api = hub_api(token)
+    with in_words(repo, api.endpoint, revision):
+        try:
+            found = api.get_paths_info(repo, WEIGHTS, revision=revision)
+        except errors.RevisionNotFoundError:  # a branch that is still to be made
+            return False
+    sha = hashlib.sha256(weights).hexdigest()
+    return any(file.lfs and file.lfs.sha256 == sha for file in found)

@@ -4,13 +4,14 @@ The folder carries hfvae's own source, so it needs no release of it, and the wei
 are not on the Hub. Models on the Hub are named in the variable HFVAE_MODELS.
 """
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
 
 from .card import CARD, resource, sign
-from .errors import in_words
-from .hub import PUBLISHED, from_pretrained, is_path
+from .errors import expand, in_words
+from .hub import from_pretrained, is_path, published_files
 from .remote import commit, hub_api, make_repository
 
 HARDWARE = "zero-a10g"  # ZeroGPU: the only hardware for Gradio on which a free account may build
@@ -60,13 +61,11 @@ def assemble(models: Sequence[str], title: str, hardware: str = HARDWARE) -> dic
         name = path.relative_to(package).as_posix()
         if path.suffix in SOURCES and not name.startswith("resources/"):
             files[f"hfvae/{name}"] = path.read_bytes()
-    for model in models:
+    for model, place in places(models).items():
         from_pretrained(model)  # what cannot be loaded here cannot be there
         if is_path(model):
-            folder = Path(model).expanduser().resolve()
-            for name in PUBLISHED:
-                if (folder / name).exists():
-                    files[f"{MODELS}/{folder.name}/{name}"] = (folder / name).read_bytes()
+            held = published_files(expand(model), place)
+            files |= {f"{place}/{name}": data for name, data in held.items()}
     published = [model for model in models if not is_path(model)]
     readme = README.format(
         title=title,
@@ -77,6 +76,18 @@ def assemble(models: Sequence[str], title: str, hardware: str = HARDWARE) -> dic
     files[CARD] = sign(readme).encode()
     files["requirements.txt"] = requirements(hardware).encode()
     return files
+
+
+def places(models: Sequence[str]) -> dict[str, str]:
+    """Where a Space finds each model: its id, or a folder with a name of its own."""
+    found: dict[str, str] = {}
+    for model in models:
+        name = re.sub(r"[^\w.-]+", "-", expand(model).resolve().name, flags=re.ASCII)
+        place, n = f"{MODELS}/{name}", 1
+        while place in found.values():
+            place, n = f"{MODELS}/{name}-{n + 1}", n + 1
+        found[model] = place if is_path(model) else model
+    return found
 
 
 def requirements(hardware: str = HARDWARE) -> str:
@@ -112,12 +123,8 @@ def publish(
     files = assemble(models, title=space.rpartition("/")[2], hardware=hardware)
     space = make_repository(space, kind="space", private=private, hardware=hardware)
     api = hub_api()
-    places = [
-        f"{MODELS}/{Path(model).expanduser().resolve().name}" if is_path(model) else model
-        for model in models
-    ]
-    with in_words(space, api.endpoint):
-        api.add_space_variable(space, "HFVAE_MODELS", ",".join(places))
+    with in_words(space, api.endpoint, writing=True):
+        api.add_space_variable(space, "HFVAE_MODELS", ",".join(places(models).values()))
         secret = [m for m in models if not is_path(m) and api.model_info(m).private]
     commit(space, files, "Upload the demo", kind="space")
     words = f"{api.endpoint}/spaces/{space}"

@@ -29,6 +29,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 METADATA = "hfvae"  # the entry of the weights' metadata that repeats the config and holds the hash
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 100_000
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def model_files(model: BaseAutoencoder) -> dict[str, bytes]:
@@ -134,7 +135,8 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
     except SafetensorError as error:
         raise HubError(f"{where}: {WEIGHTS} is damaged ({_line(error)})") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() != expected[name].is_floating_point():
+        floating = expected[name].is_floating_point()
+        if tensor.is_floating_point() != floating or (floating and tensor.dtype not in FLOATS):
             raise HubError(f"{where}: {name} in {WEIGHTS} has dtype {tensor.dtype}")
     if "sha256" not in saved:
         warnings.warn(f"{where}: {WEIGHTS} carries no checksum; loaded unchecked", stacklevel=4)

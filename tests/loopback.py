@@ -20,6 +20,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 TOKENS = {"hf_me": ("me", "write"), "hf_reader": ("me", "read"), "hf_other": ("other", "write")}
+SPACE_STUB = b"""---
+title: Demo
+sdk: gradio
+sdk_version: 1.0
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
 LARGE = (".safetensors", ".png", ".parquet", ".bin", ".pt")
 
 
@@ -233,6 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(402, message="Payment required")
         repo = self.hub.add(f"{kind}/{name}", private=wanted.get("visibility") == "private")
         repo.hardware = wanted.get("hardware")
+        if kind == "spaces":
+            repo.commits[repo.refs["main"]]["README.md"] = SPACE_STUB
         return answer(url)
 
     def info(self, kind, name, revision="main"):
@@ -354,6 +364,12 @@ class _Handler(BaseHTTPRequestHandler):
         bad = [
             k for k in ("license", "library_name", "sdk") if not isinstance(data.get(k, ""), str)
         ]
+        if data.get("model-index"):
+            result = data["model-index"][0]["results"][0]
+            kind = result["dataset"]["type"]
+            bad += ["dataset.type"] * (not re.fullmatch(r"(?:[\w-]+/)?[\w.-]+", kind))
+        for name in [*data.get("datasets", []), data.get("base_model", "a/b")]:
+            bad += ["id"] * (not re.fullmatch(r"[\w-]+/[\w.-]+", name))
         bad += ["short_description"] * (len(data.get("short_description", "")) > 60)
         errors = [{"message": f'"{key}" is not valid'} for key in bad]
         return answer({"errors": errors, "warnings": []}, 400 if errors else 200)

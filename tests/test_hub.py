@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from loopback import SPACE_STUB
 from PIL import Image
 
 import hfvae
@@ -135,11 +137,49 @@ def test_a_card_that_a_person_edited_stays(hub, model, tmp_path):
     assert b"20" in repo.files()["evaluation.json"]
 
 
+def test_another_model_takes_the_old_numbers_with_it(hub, model, tmp_path):
+    model.save_pretrained(tmp_path / "x")
+    (tmp_path / "x" / "evaluation.json").write_text("{}")
+    push_folder(tmp_path / "x", "me/x")
+    repo = hub.repos["models/me/x"]
+    again = hfvae.from_pretrained("me/x", cache_dir=tmp_path / "cache")
+    again.push_to_hub("me/x")
+    assert "evaluation.json" in repo.files()  # the same weights: it still holds
+    hfvae.VQVAE(hfvae.VQVAEConfig(image_size=16, widths=(4,))).push_to_hub("me/x")
+    assert "evaluation.json" not in repo.files()
+    assert "vector-quantized" in repo.files()[CARD].decode()
+
+
+def test_a_card_on_the_hub_names_the_model_by_its_id(hub, model, tmp_path):
+    model.save_pretrained(tmp_path / "x")
+    assert 'from_pretrained("x")' in (tmp_path / "x" / CARD).read_text()
+    push_folder(tmp_path / "x", "me/y")
+    card = hub.repos["models/me/y"].files()[CARD].decode()
+    assert 'from_pretrained("me/y")' in card
+    assert not is_edited(card)
+
+
+def test_private_is_not_taken_for_done_when_the_repository_is_public(hub, model):
+    model.push_to_hub("me/x")
+    with pytest.raises(HubError, match="me/x is there already and is public"):
+        model.push_to_hub("me/x", private=True)
+
+
+def test_a_card_that_the_hub_refuses_is_said(hub, model, tmp_path):
+    model.save_pretrained(tmp_path / "x")
+    (tmp_path / "x" / CARD).write_text("---\nlibrary_name: 3\n---\n# mine\n")
+    with pytest.raises(HubError, match='me/x: Invalid metadata in README.md. - "library_name"'):
+        push_folder(tmp_path / "x", "me/x")
+
+
 def test_a_signed_card_is_known_again():
     card = sign("# A\ntext\n")
     assert not is_edited(card)
-    for other in (card.replace("A", "B"), card + "more", card.replace("\n", "\r\n"), "# A\n", ""):
+    for other in (card.replace("A", "B"), card + "more", card.replace("\n", "\r\n"), "# A\n"):
         assert is_edited(other)
+    # What the Hub writes when a repository is made is nobody's work.
+    assert not is_edited("---\nlicense: mit\n---\n")
+    assert not is_edited(SPACE_STUB.decode())
 
 
 @pytest.mark.parametrize(
@@ -197,6 +237,9 @@ def test_missing_private_gated_and_wrong_revision_are_told_apart(published, hub,
     for token in (False, "hf_other"):
         with pytest.raises(HubError, match="me/x is gated: ask for access on its page"):
             load(cache, token=token)
+    hub.fail("GET /api/models/me/x", 403, times=1)
+    with pytest.raises(HubError, match="access to me/x is denied"):
+        load(cache)
     with pytest.raises(HubError, match="does not know this token") as caught:
         load(cache, token="hf_wrong")
     assert "hf_" not in str(caught.value).replace("hf auth", "")
@@ -311,7 +354,7 @@ def test_an_answer_of_5xx_that_passes_is_waited_for(published, hub, cache, model
 def test_an_answer_of_5xx_that_stays_is_said(published, hub, cache):
     hub.fail("GET /api/models/me/x", 503)
     start = time.monotonic()
-    with pytest.raises(HubError, match="answered 503: try again later"):
+    with pytest.raises(HubError, match="answered 503 for me/x: try again later"):
         load(cache)
     assert time.monotonic() - start < 5
 
@@ -341,7 +384,8 @@ def test_the_token_goes_to_the_hub_alone_and_is_written_nowhere(hub, model, cach
     assert {r.method for r in asked} == {"PUT", "GET"}
     assert all(r.token is None for r in asked)
     assert all(r.token == "hf_me" for r in hub.requests if r.origin == "hub")
-    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    files = [p for d in (tmp_path, Path(os.environ["HF_HOME"])) for p in d.rglob("*")]
+    files = [p for p in files if p.is_file()]
     assert files
     assert not [p for p in files if b"hf_me" in p.read_bytes()]
     assert not [n for n, d in hub.repos["models/me/x"].files().items() if b"hf_me" in d]
@@ -402,10 +446,38 @@ def test_a_streamed_data_set_stores_nothing_but_pixels(pictures, monkeypatch):
     assert first_pixels(test) == [0, 1]
     assert first_pixels(train) == list(range(2, 22))
     assert len(load_images("me/files", streaming=True, max_samples=20)) == 20
+    few = load_images("me/files", streaming=True, max_samples=200)  # more than there are
+    assert len(few) < 30
+    assert not few.skipped
     with pytest.raises(DataError, match="say how many to take with --max_train_samples"):
         load_images("me/files", streaming=True)
     with pytest.raises(DataError, match="only a Hub data set can be streamed"):
-        load_images("sprites.parquet", streaming=True)
+        load_images("mnist", streaming=True)
+
+
+def test_a_data_set_reads_no_file_but_its_own(hub, tmp_path):
+    """Cells of a hostile data set name files of this machine, and of another repository."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(buffer, "PNG")
+    (tmp_path / "private.png").write_bytes(buffer.getvalue())
+    hub.add("datasets/me/hidden", {"a.png": buffer.getvalue()}, private=True)
+    cells = [{"bytes": buffer.getvalue(), "path": "fine.png"} for _ in range(46)]
+    named = ["{0}/private.png", "../{0}/private.png", "hf://datasets/me/hidden/a.png",
+             "hf://datasets/me/evil@main/../hidden/a.png"]  # fmt: skip
+    cells += [{"bytes": None, "path": name.format(tmp_path)} for name in named]
+    features = datasets.Features({"image": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"image": cells}, features=features)
+    pyarrow.parquet.write_table(rows.data.table, tmp_path / "p.parquet")
+    hub.add("datasets/me/evil", {"data/train.parquet": (tmp_path / "p.parquet").read_bytes()})
+    hub.requests.clear()
+    for streaming in (False, True):
+        sets = [
+            load_images("me/evil", split, streaming=streaming, max_samples=50 * streaming or None)
+            for split in ("train", "test")
+        ]
+        assert sum(map(len, sets)) == 46
+        assert sum(len(s.skipped) for s in sets) == 4
+    assert not [r for r in hub.requests if "hidden" in r.path]
 
 
 def test_training_takes_a_data_set_id(pictures, tmp_path):

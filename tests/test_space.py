@@ -102,7 +102,18 @@ def test_publishing_again_updates_and_keeps_an_edited_readme(hub, model):
     assert "add a secret HF_TOKEN in its settings, since me/x is private" in words
     assert space.files()["README.md"] == edited
     assert space.files()["app.py"] == (ROOT / "app.py").read_bytes()
+    assert b"hfvae" in edited  # not what the Hub wrote when it made the Space
     assert b"hf_me" not in b"".join(space.files().values())
+
+
+def test_models_of_one_name_do_not_replace_each_other(hub, model, tmp_path):
+    for name in ("a/vae", "b/vae", "c/of cats, dogs"):
+        model.save_pretrained(tmp_path / name)
+    publish("demo", [str(tmp_path / n) for n in ("a/vae", "b/vae", "c/of cats, dogs")])
+    space = hub.repos["spaces/me/demo"]
+    places = space.variables["HFVAE_MODELS"].split(",")
+    assert places == ["pretrained/vae", "pretrained/vae-2", "pretrained/of-cats-dogs"]
+    assert all(f"{place}/config.json" in space.files() for place in places)
 
 
 def test_hardware_is_chosen_and_its_price_explained(hub, model):

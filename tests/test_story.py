@@ -111,6 +111,42 @@ def test_from_a_folder_to_the_hub_and_from_there_to_another_model(hub, photos, t
     assert 0 < max(distance) < 0.01  # it went on from there
 
 
+@pytest.mark.parametrize(
+    ("config", "extra", "message"),
+    [
+        (hfvae.VAEConfig(image_size=16, widths=(4,)), ["--model", "beta-vae"], "its beta is 1.0"),
+        (hfvae.VAEConfig(image_size=16, widths=(4,)), ["--model", "vq-vae"], "is a vae, not a vq-"),
+        (
+            hfvae.VQVAEConfig(image_size=16, widths=(4,), codebook_size=64),
+            ["--model", "fsq-vae"],
+            "is no fsq-vae: its quantizer is vq, not fsq",
+        ),
+        (
+            hfvae.VQVAEConfig(image_size=16, widths=(4,), quantizer="fsq", codebook_size=64),
+            ["--codebook_size", "40"],
+            None,
+        ),
+    ],
+)
+def test_what_a_model_can_be_fine_tuned_to(photos, tmp_path, config, extra, message):
+    family = hfvae.VAE if isinstance(config, hfvae.VAEConfig) else hfvae.VQVAE
+    family(config).save_pretrained(tmp_path / "base")
+    words = python(
+        ROOT / "train.py", f"--dataset={photos('cats')}", "--model_name_or_path", "base",
+        "--max_train_steps", "1", "--train_batch_size", "8", "--output_dir", tmp_path / "out",
+        *extra, cwd=tmp_path, status=2 if message else 0,
+    )  # fmt: skip
+    if message:
+        assert message in words.strip().splitlines()[-1]
+    else:
+        tuned = hfvae.from_pretrained(tmp_path / "out")
+        assert tuned.config.codebook_size == 40
+        assert tuned.sample(2).shape == (2, 3, 16, 16)
+        card = (tmp_path / "out" / "README.md").read_text()
+        assert "--dataset=cats" in card
+        assert "--output_dir out" in card
+
+
 def test_fine_tuning_adapts_to_another_size_and_says_what_starts_afresh(hub, photos, tmp_path):
     model = hfvae.VAE(hfvae.VAEConfig(image_size=16, latent_dim=4, widths=(8, 8)))
     model.save_pretrained(tmp_path / "base")
@@ -138,6 +174,7 @@ def test_fine_tuning_adapts_to_another_size_and_says_what_starts_afresh(hub, pho
         (["--push_to_hub", "--hub_model_id", "you/there"], "hf_me", "may not write to you/there"),
         (["--space_id", "you/x"], "hf_me", "may not write to you/x"),
         (["--hub_model_id", "me/x"], "hf_me", "need --push_to_hub"),
+        (["--push_to_hub", "--dataset", "/no/where"], "hf_me", "no folder or file /no/where"),
         (["--model_name_or_path", "me/none"], "hf_me", "no Hub repository me/none"),
     ],
 )
@@ -152,7 +189,7 @@ def test_what_hinders_publishing_is_said_before_the_training(
     last = words.strip().splitlines()[-1]
     assert message in last
     assert last.startswith("train.py: ")
-    assert "images/s" not in words
+    assert "held out" not in words  # before the images are read, even
     assert hub.repos.keys() == {"models/you/there"}
 
 
