@@ -44,8 +44,13 @@ THEME = gr.themes.Default(
 CSS = """
 .pixels img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain }
 .pixels .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important }
-.pixels .grid-wrap { max-height: none !important }
+.pixels .grid-wrap { max-height: none !important; min-height: 0 !important }
+.pixels .grid-wrap, .pixels .gallery-item, .pixels .thumbnail-item { height: auto !important }
+.pixels .grid-container { grid-auto-rows: auto !important; height: auto !important }
+.pixels .thumbnail-item { aspect-ratio: auto !important }
 """
+# "Generate" always draws a new seed; the field holds the one that was used.
+NEW_SEED = "(model, count, seed, temperature) => [model, count, null, temperature]"
 # The address bar says what is shown, so that it can be shared.
 ADDRESS = """(model, count, seed, temperature) => {
   history.replaceState(null, "", "?" + new URLSearchParams({model, count, seed, temperature}))
@@ -82,10 +87,9 @@ def build(models: Models) -> gr.Blocks:
             allow_custom_value=models.allow_hub,
         )
         with gr.Tab("Generate"):
-            strip = scrubber("A walk through the latent space", walk, elem_id="walk")
-            controls, generate = generate_tab(act, model)
-        with gr.Tab("Reconstruct"):
-            for_copy = reconstruct_tab(act, model, examples)
+            strip, count, seed, temperature, images = generate_tab(act, model, walk)
+        with gr.Tab("Reconstruct") as tab:
+            for_copy = reconstruct_tab(act, model, examples, tab)
         with gr.Tab("Interpolate") as tab:
             for_blend = interpolate_tab(act, model, examples, tab)
         with gr.Tab("Explore") as tab:
@@ -98,29 +102,24 @@ def build(models: Models) -> gr.Blocks:
             "fn": act["arrive"], "inputs": model,
             "outputs": [strip, for_copy, for_blend, for_change],
         } | QUIET  # fmt: skip
+        generate: dict[str, Any] = {
+            "fn": act["generate"], "inputs": [model, count, seed, temperature],
+            "outputs": [images, seed],
+        } | MODEL  # fmt: skip
         about: dict[str, Any] = {
             "fn": act["about"], "inputs": model, "outputs": [card, pictures],
         } | QUIET  # fmt: skip
         model.change(**arrive)
-        gr.on([demo.load, model.change], **about)
         model.change(**generate, **PRIVATE)
-        arrived = demo.load(asked_for, None, controls, **PRIVATE).then(**generate, **PRIVATE)
+        gr.on([demo.load, model.change], **about)
+        opened = demo.load(
+            act["open_link"], None, [model, count, temperature, images, seed], **QUIET
+        )
+        opened.then(None, [model, count, seed, temperature], js=ADDRESS, **PRIVATE)
         if spaces:
-            arrived.then(**arrive)
+            opened.then(**arrive)
     # Without api_open=False a second way in skips the queue and its limits.
     return demo.queue(max_size=32, api_open=False)
-
-
-def asked_for(request: gr.Request) -> list[Any]:
-    """Model, count, seed and temperature of a shared link; what it does not say stays."""
-    asked = dict(request.query_params)
-    found: list[Any] = [asked.get("model", gr.skip())]
-    for name in ("count", "seed", "temperature"):
-        try:
-            found.append(float(asked[name]))
-        except (KeyError, ValueError):
-            found.append(gr.skip())
-    return found
 
 
 def starts(examples: list[Any]) -> gr.Gallery:
@@ -130,25 +129,30 @@ def starts(examples: list[Any]) -> gr.Gallery:
     )
 
 
-def generate_tab(act: Act, model: gr.Dropdown) -> tuple[list[Any], dict[str, Any]]:
-    """Returns what a link sets, and the event that generates."""
+def generate_tab(act: Act, model: gr.Dropdown, walk: dict[str, Any] | None) -> list[Any]:
     with gr.Row():
-        count = gr.Slider(1, MAX_COUNT, 32, step=1, label="Count")
-        seed = gr.Number(None, label="Seed", placeholder="empty draws one")
-        temperature = gr.Slider(0, MAX_TEMPERATURE, 1.0, step=0.05, label="Temperature")
-    go = gr.Button("Generate", variant="primary")
+        strip = scrubber("A walk through the latent space", walk, elem_id="walk")
+        with gr.Column():
+            count = gr.Slider(1, MAX_COUNT, 32, step=1, label="Count")
+            temperature = gr.Slider(0, MAX_TEMPERATURE, 1.0, step=0.05, label="Temperature")
+            seed = gr.Number(None, label="Seed", info="the same seed gives the same images")
+            with gr.Row():
+                again = gr.Button("This seed again")
+                go = gr.Button("Generate", variant="primary")
     images = gr.Gallery(label="New images", elem_id="images", **GALLERY)
-    used = gr.Number(label="Seed used", interactive=False, precision=0)
-    controls = [model, count, seed, temperature]
     generate: dict[str, Any] = {
-        "fn": act["generate"], "inputs": controls, "outputs": [images, used],
+        "fn": act["generate"], "inputs": [model, count, seed, temperature],
+        "outputs": [images, seed],
     } | MODEL  # fmt: skip
-    go.click(**generate, api_name="generate")
-    used.change(None, [model, count, used, temperature], js=ADDRESS, **PRIVATE)
-    return controls, generate
+    for event in (
+        go.click(**generate, js=NEW_SEED, api_name="generate"),
+        again.click(**generate, **PRIVATE),
+    ):
+        event.then(None, [model, count, seed, temperature], js=ADDRESS, **PRIVATE)
+    return [strip, count, seed, temperature, images]
 
 
-def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any]) -> gr.Gallery:
+def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
         picture = Picture(label="Your picture", elem_id="picture", **UPLOAD)
         compared = gr.ImageSlider(
@@ -170,6 +174,7 @@ def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any]) -> gr.Gal
         picture.upload,
         draw.click(act["draw"], model, picture, **QUIET).success,
         row.select(act["pick"], model, picture, **QUIET).success,
+        tab.select(act["start"], [model, picture], picture, **QUIET).success,
     ):
         event(**reconstruct, **PRIVATE)
     return row

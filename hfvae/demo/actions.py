@@ -60,17 +60,17 @@ def draws(model: BaseAutoencoder, count: int, seed: int, temperature: float = 1.
 def how_far(entry: Entry, x: Tensor, y: Tensor) -> str:
     """How far a reconstruction is from its picture, for somebody who is new to this."""
     model, decibels = entry.model, psnr(x, y).item()
-    likeness = ["a rough likeness", "recognisable", "close", "hard to tell apart"]
+    likeness = ["A rough likeness", "Recognisable", "Close", "Hard to tell apart"]
     text = f"{likeness[sum(decibels > limit for limit in (18, 23, 30))]} (PSNR {decibels:.1f} dB)."
     if isinstance(model, Autoencoder):
-        return text.capitalize()
+        return text
     noise = torch.Generator().manual_seed(0)
     nats = -model.elbo(model.likelihood.observe(x, noise), noise).item()
     bits = model.likelihood.bits_per_dim(nats, model.config.dims)
     text += f" The model needs {nats:,.0f} nats, {bits:.2f} bits for each number in this picture"
     if usual := entry.measured.get("bits_per_dim"):
         text += f"; for pictures of the kind that it knows, about {usual:.2f}"
-    return text.capitalize() + ". Fewer means more familiar."
+    return text + ". Fewer means more familiar."
 
 
 def walk(model: BaseAutoencoder) -> dict[str, Any] | None:
@@ -92,7 +92,8 @@ def telling_latents(model: BaseAutoencoder) -> tuple[list[int], list[str], Tenso
     codes = model.encode(draws(model, 64, seed=0))
     if isinstance(model, VAE):
         mu, logvar = model.posterior(draws(model, 64, seed=0))
-        weight = gaussian_kl(mu[..., None], logvar[..., None]).mean(0)
+        each = gaussian_kl(mu.reshape(-1, 1), logvar.reshape(-1, 1))  # every latent by itself
+        weight = each.view_as(mu).mean(0)
         unit = "nats"
     else:
         weight, unit = codes.var(0), "variance"
@@ -290,6 +291,23 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         codes[whole(event._data.get("cell"), 0, h * w - 1, "Cell")] = secrets.randbelow(size)
         return code_grid(vae, torch.tensor(codes, device=vae.device).view(1, h, w))
 
+    def open_link(request: gr.Request) -> tuple[Any, ...]:
+        """Model, count, temperature, images and seed that a shared link asks for, else new ones."""
+        asked = request.query_params
+        model = asked.get("model") or models.names[0]
+
+        def number(name: str, default: float | None) -> Any:
+            try:
+                return float(asked[name])
+            except (KeyError, ValueError):
+                return default
+
+        count, temperature = number("count", 32), number("temperature", 1.0)
+        if models[model].model.prior is None:
+            return model, count, temperature, [], None
+        images, seed = generate(model, count, number("seed", None), temperature)
+        return model, count, temperature, images, seed
+
     def arrive(model: str | None) -> tuple[Any, ...]:
         """What a model shows before anybody asks: a walk, and pictures for each tab to start."""
         vae = models[model].model
@@ -331,7 +349,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
     return {
         f.__name__: on_gpu(torch.inference_mode()(in_words(f)))
         for f in (
-            generate, reconstruct, interpolate, between, animate, explore, show_latents,
+            generate, reconstruct, interpolate, between, animate, explore, show_latents, open_link,
             move_sliders, move_on_map, change_code, arrive, pick, push, draw, start, start_two,
             about,
         )
