@@ -47,6 +47,7 @@ CSS = """
 .pixels .grid-wrap { max-height: none !important; min-height: 0 !important }
 .pixels .grid-wrap, .pixels .gallery-item, .pixels .thumbnail-item { height: auto !important }
 .pixels .grid-container { grid-auto-rows: auto !important; height: auto !important }
+.pixels .grid-container.pt-6 { padding-top: 32px !important }
 .pixels .thumbnail-item { aspect-ratio: auto !important }
 """
 # "Generate" always draws a new seed; the field holds the one that was used.
@@ -106,16 +107,19 @@ def build(models: Models) -> gr.Blocks:
             "fn": act["generate"], "inputs": [model, count, seed, temperature],
             "outputs": [images, seed],
         } | MODEL  # fmt: skip
+        address: dict[str, Any] = {
+            "fn": None, "inputs": [model, count, seed, temperature], "js": ADDRESS,
+        } | PRIVATE  # fmt: skip
         about: dict[str, Any] = {
             "fn": act["about"], "inputs": model, "outputs": [card, pictures],
         } | QUIET  # fmt: skip
         model.change(**arrive)
-        model.change(**generate, **PRIVATE)
+        model.change(**generate, **PRIVATE).then(**address)
         gr.on([demo.load, model.change], **about)
         opened = demo.load(
             act["open_link"], None, [model, count, temperature, images, seed], **QUIET
         )
-        opened.then(None, [model, count, seed, temperature], js=ADDRESS, **PRIVATE)
+        opened.then(**address)
         if spaces:
             opened.then(**arrive)
     # Without api_open=False a second way in skips the queue and its limits.
@@ -195,7 +199,11 @@ def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.T
         keep = gr.Button("Make an animation")
     row = starts(examples)
     animation = gr.Image(
-        label="Animation, to download", format="webp", interactive=False, visible=False, height=260
+        label="Animation, to download",
+        format="webp",
+        interactive=False,
+        height=260,
+        elem_id="animation",
     )
     with gr.Accordion("All steps", open=False):
         steps_shown = gr.Gallery(label="From one picture to the other", **GALLERY)

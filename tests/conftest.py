@@ -17,10 +17,16 @@ os.environ |= {
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+import hfvae
 from hfvae import VAE, VAEConfig
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py and app.py
 
 
 @pytest.fixture
@@ -59,3 +65,41 @@ def x():
 def generator():
     """Generators with a seed: generator(3)."""
     return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+DEMO_MODELS = ["colour", "binary", "codes", "plain", "fitted"]
+
+
+@pytest.fixture(scope="session")
+def demo_models(tmp_path_factory):
+    """Small models of every family: VAEs, one of them of binary pixels, a VQ-VAE, two AEs."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    shape = {"image_size": (16, 20), "widths": (8,)}
+    plain = {"latent_dim": 4, **shape}
+    models = {
+        "colour": hfvae.VAE(hfvae.VAEConfig(latent_dim=4, **shape)),
+        "binary": hfvae.VAE(hfvae.VAEConfig(channels=1, likelihood="bernoulli", **shape)),
+        "codes": hfvae.VQVAE(hfvae.VQVAEConfig(codebook_size=12, **shape)),
+        "plain": hfvae.Autoencoder(hfvae.AutoencoderConfig(**plain)),
+        "fitted": hfvae.Autoencoder(hfvae.AutoencoderConfig(**plain, prior="mixture")),
+    }
+    models["fitted"].prior.fit(torch.randn(200, 4), seed=0)
+    for name, model in models.items():
+        model(torch.rand(8, model.config.channels, 16, 20).round())
+        model.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_url(demo_models, tmp_path_factory):
+    """The demo of these models, on a port of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        import app
+
+        sources = [str(demo_models / name) for name in DEMO_MODELS]
+        demo = app.build(app.Models(sources, allow_hub=True))
+        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
+        yield url
+        demo.close()

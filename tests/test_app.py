@@ -1,51 +1,28 @@
 """The demo as its visitors' programs see it: a real server, a real client."""
 
-import sys
-from pathlib import Path
+import base64
+import io
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from conftest import DEMO_MODELS
 from PIL import Image
 
 import hfvae
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from hfvae.demo.inputs import MAX_BODY, open_safely
+from hfvae.demo.menu import Models, describe
 
 gradio_client = pytest.importorskip("gradio_client")
 
 
-FAMILIES = ["colour", "binary", "codes", "plain"]
-
-
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Small models of every family: two VAEs, one of them of binary pixels, a VQ-VAE, an AE."""
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    shape = {"image_size": (16, 20), "widths": (8,)}
-    for name, model in {
-        "colour": hfvae.VAE(hfvae.VAEConfig(latent_dim=4, **shape)),
-        "binary": hfvae.VAE(hfvae.VAEConfig(channels=1, likelihood="bernoulli", **shape)),
-        "codes": hfvae.VQVAE(hfvae.VQVAEConfig(codebook_size=12, **shape)),
-        "plain": hfvae.Autoencoder(hfvae.AutoencoderConfig(latent_dim=4, **shape)),
-    }.items():
-        model(torch.rand(8, model.config.channels, 16, 20).round())
-        model.save_pretrained(folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(models, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        import app
-
-        demo = app.build(app.Models([str(models / name) for name in FAMILIES]))
-        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
-        yield gradio_client.Client(url, verbose=False)
-        demo.close()
+def client(demo_url):
+    return gradio_client.Client(demo_url, verbose=False)
 
 
 @pytest.fixture
@@ -62,10 +39,10 @@ def pixels(file):
     return np.asarray(Image.open(file["image"] if isinstance(file, dict) else file))
 
 
-def test_generate_gives_the_images_of_its_seed(client, models):
+def test_generate_gives_the_images_of_its_seed(client, demo_models):
     images, seed = client.predict(None, 3, 7, 0.5, api_name="/generate")
     assert seed == 7
-    model = hfvae.from_pretrained(models / "colour")
+    model = hfvae.from_pretrained(demo_models / "colour")
     expected = model.sample(3, temperature=0.5, generator=torch.Generator().manual_seed(7))
     for file, image in zip(images, hfvae.to_pil(expected), strict=True):
         assert file["image"].endswith(".png")
@@ -82,23 +59,23 @@ def test_everything_but_images_has_a_default(client, picture):
     client.predict(first=picture(), second=picture("b.png", seed=1), api_name="/interpolate")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_reconstruct_is_that_of_the_model(client, models, picture, name):
+@pytest.mark.parametrize("name", DEMO_MODELS)
+def test_reconstruct_is_that_of_the_model(client, demo_models, picture, name):
     file = picture()
     original, copy, text = client.predict(name, file, api_name="/reconstruct")
-    model = hfvae.from_pretrained(models / name)
+    model = hfvae.from_pretrained(demo_models / name)
     x = model.preprocess(file["path"])
     x = (x > 0.5).float() if name == "binary" else x
     assert np.array_equal(pixels(original), np.asarray(hfvae.to_pil(x)[0]))
     assert np.array_equal(pixels(copy), np.asarray(hfvae.to_pil(model.reconstruct(x))[0]))
     assert "PSNR" in text
-    assert ("bits/dim" in text) == (name != "plain")  # an autoencoder has no p(x)
+    assert ("bits" in text) == (name not in ("plain", "fitted"))  # an autoencoder has no p(x)
 
 
-def test_interpolate_gives_exactly_its_steps_at_the_models_size(client, models, picture):
+def test_interpolate_gives_exactly_its_steps_at_the_models_size(client, demo_models, picture):
     a, b = picture("a.png"), picture("b.jpg", seed=1)
-    images = client.predict(None, a, b, 5, "lerp", api_name="/interpolate")
-    model = hfvae.from_pretrained(models / "colour")
+    images, _ = client.predict(None, a, b, 5, "lerp", api_name="/interpolate")
+    model = hfvae.from_pretrained(demo_models / "colour")
     way = model.interpolate(model.preprocess(a["path"]), model.preprocess(b["path"]), 5, "lerp")
     assert len(images) == 5
     for file, image in zip(images, hfvae.to_pil(way), strict=True):
@@ -114,7 +91,9 @@ def test_interpolate_gives_exactly_its_steps_at_the_models_size(client, models, 
         ((None, 2, -1, 1.0), "Seed must be from 0"),
         ((None, 2, 1e300, 1.0), "Seed must be from 0"),
         ((None, 2, 1, 9.0), "greater than maximum"),
-        (("unknown", 2, 1, 1.0), "not in the list of choices"),
+        (("unknown", 2, 1, 1.0), "There is no such model here; there are: colour, binary"),
+        (("../colour", 2, 1, 1.0), "There is no such model here"),
+        (("me/none", 2, 1, 1.0), "no Hub repository me/none"),
     ],
 )
 def test_bad_numbers_get_words(client, arguments, words):
@@ -167,3 +146,314 @@ def test_no_file_of_the_server_can_be_named(client, tmp_path, meta):
     answer = httpx.get(f"{call}/{event}").text
     assert answer.startswith("event: error"), answer
     assert str(tmp_path) not in answer
+
+
+# Explore
+
+
+def test_explore_replaces_one_latent_or_one_code(client, demo_models, picture):
+    file = picture()
+    for name, dim, value in [("colour", 2, 1.5), ("fitted", 0, -1), ("codes", 3, 7)]:
+        found = client.predict(name, file, dim, value, api_name="/explore")
+        model = hfvae.from_pretrained(demo_models / name)
+        expected = model.traverse(model.preprocess(file["path"]), dim, [value])
+        assert np.array_equal(pixels(found), np.asarray(hfvae.to_pil(expected)[0]))
+    client.predict(None, file, api_name="/explore")
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "value", "words"),
+    [
+        ("colour", 4, 0, "Dim must be from 0 to 3"),
+        ("colour", 0.5, 0, "Dim must be a whole number"),
+        ("colour", 0, 1e300, "Value must be a number from"),
+        ("codes", 80, 0, "Dim must be from 0 to 79"),
+        ("codes", 0, 12, "Value must be from 0 to 11"),
+        ("codes", 0, 0.5, "Value must be a whole number"),
+    ],
+)
+def test_explore_refuses_what_the_model_has_not(client, picture, name, dim, value, words):
+    with pytest.raises(Exception, match=words):
+        client.predict(name, picture(), dim, value, api_name="/explore")
+
+
+# Bad input through the raw API
+
+
+def call(client, name, *data, session=None):
+    """The last event of a raw call: (its kind, its text)."""
+    import httpx
+
+    body = {"data": list(data)} | ({"session_hash": session} if session else {})
+    url = f"{client.src}gradio_api/call/{name}"
+    answer = httpx.post(url, content=json.dumps(body), headers={"content-type": "application/json"})
+    if answer.status_code != 200:
+        return "refused", answer.text
+    text = httpx.get(f"{url}/{answer.json()['event_id']}", timeout=60).text
+    event, _, rest = text.strip().rpartition("event: ")[2].partition("\n")
+    return event, rest
+
+
+def uploaded(client, data: bytes, name="a.png"):
+    import httpx
+
+    files = {"files": (name, data)}
+    (path,) = httpx.post(f"{client.src}gradio_api/upload", files=files).json()
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def encoded(image, format="PNG", **kwargs):
+    file = io.BytesIO()
+    image.save(file, format, **kwargs)
+    return file.getvalue()
+
+
+def bad_files():
+    yield "bomb.png", encoded(Image.new("1", (13_000, 13_000)))
+    yield "bomb2.png", encoded(Image.new("1", (20_000, 20_000)))
+    yield "text.png", b"no picture"
+    yield "empty.png", b""
+    yield "cut.png", encoded(Image.effect_noise((90, 90), 50))[:999]
+    yield "a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>"
+    yield "float.tiff", encoded(Image.new("F", (9, 9)), "TIFF")
+
+
+def good_files():
+    transparent = Image.new("RGBA", (40, 32), (255, 0, 0, 0))
+    yield "clear.png", encoded(transparent), (255, 255, 255)
+    yield "grey16.png", encoded(Image.fromarray(np.full((32, 40), 32768, np.uint16))), (128,) * 3
+    yield "a.gif", encoded(Image.new("P", (40, 32)), "GIF"), (0, 0, 0)
+    yield "png-named.gif", encoded(Image.new("RGB", (40, 32), (9, 8, 7))), (9, 8, 7)
+    large = Image.new("RGBA", (4000, 4000), (0, 255, 0, 255))
+    yield "large.png", encoded(large), (0, 255, 0)
+    yield "huge.jpg", encoded(Image.new("RGB", (9000, 7000), (0, 0, 254)), "JPEG"), (0, 0, 254)
+
+
+class Memory:
+    """Peak growth of this process, which is the server's too."""
+
+    def __init__(self):
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")
+        self.start = self.read("VmRSS")
+
+    def read(self, name):
+        with open("/proc/self/status") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith(name)) / 1024
+
+    def growth(self):
+        return self.read("VmHWM") - self.start
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), list(bad_files()), ids=lambda v: v if isinstance(v, str) else ""
+)
+@pytest.mark.parametrize("how", ["upload", "url"])
+def test_bad_pictures_get_words_and_cost_little(client, name, data, how):
+    file = uploaded(client, data, name) if how == "upload" else {
+        "url": "data:image/png;base64," + base64.b64encode(data).decode()
+    }  # fmt: skip
+    memory, start = Memory(), time.perf_counter()
+    event, text = call(client, "reconstruct", None, file)
+    assert event == "error"
+    assert "cannot be read as a picture" in text or "pixels; the limit is 16 million" in text
+    assert "/" not in text.replace("\\n", "")
+    assert time.perf_counter() - start < 1
+    assert memory.growth() < 300
+
+
+@pytest.mark.parametrize(("name", "data", "colour"), list(good_files()), ids=lambda v: str(v)[:12])
+def test_odd_pictures_are_seen_as_they_look(client, name, data, colour):
+    file = uploaded(client, data, name)
+    memory = Memory()
+    event, text = call(client, "reconstruct", None, file)
+    assert event == "complete", text
+    assert memory.growth() < 300
+    image = open_safely(io.BytesIO(data))
+    x = hfvae.images.preprocess(image, (16, 20), 3)[0]
+    assert torch.allclose(x.mean((1, 2)) * 255, torch.tensor(colour).float(), atol=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e300, -5, 2.5, None, "7", [1], True, {}, 10**400])
+@pytest.mark.parametrize("place", ["count", "seed", "temperature"])
+def test_numbers_that_are_none_are_refused_cheaply(client, place, value):
+    data = {"model": None, "count": 2, "seed": 1, "temperature": 1.0} | {place: value}
+    memory, start = Memory(), time.perf_counter()
+    event, text = call(client, "generate", *data.values())
+    fine = (place, value) in [
+        ("seed", None),
+        ("count", True),
+        ("seed", True),
+        ("temperature", True),
+    ]
+    fine = fine or (place, value) == ("temperature", True)
+    if event == "complete":
+        assert fine or isinstance(value, bool)
+    else:
+        assert "Traceback" not in text
+        assert "site-packages" not in text
+    assert time.perf_counter() - start < 1
+    assert memory.growth() < 300
+
+
+def test_bodies_over_the_limit_are_refused(client):
+    import httpx
+
+    url = f"{client.src}gradio_api/call/generate"
+    large = b'{"data": ["' + b"x" * MAX_BODY + b'"]}'
+    memory = Memory()
+    assert httpx.post(url, content=large).status_code == 413
+
+    def unannounced():
+        for i in range(0, len(large), 2**20):
+            yield large[i : i + 2**20]
+
+    assert httpx.post(url, content=unannounced()).status_code == 413
+    files = {"files": ("a.png", large)}
+    assert httpx.post(f"{client.src}gradio_api/upload", files=files).status_code == 413
+    assert memory.growth() < 300
+    assert client.predict(count=1, api_name="/generate")
+
+
+def test_the_queue_cannot_be_passed_by(client):
+    import httpx
+
+    answer = httpx.post(f"{client.src}gradio_api/run/generate", json={"data": [None, 1, 1, 1.0]})
+    assert answer.status_code >= 400
+    assert httpx.get(f"{client.src}monitoring/summary").status_code >= 400
+
+
+# Models that visitors type
+
+
+def test_a_visitor_types_a_hub_id(client, hub, model):
+    model.push_to_hub("me/typed")
+    hub.requests.clear()
+    images, _ = client.predict("me/typed", 2, 3, 1.0, api_name="/generate")
+    expected = hfvae.to_pil(model.sample(2, generator=torch.Generator().manual_seed(3)))
+    assert np.array_equal(pixels(images[1]), np.asarray(expected[1]))
+    assert hub.requests
+    assert all(r.token is None for r in hub.requests)  # not this server's token
+    hub.requests.clear()
+    client.predict("me/typed", 1, 3, 1.0, api_name="/generate")
+    assert not hub.requests  # it stays loaded
+
+
+def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):
+    def refused(name, words):
+        with pytest.raises(Exception, match=words) as caught:
+            client.predict(name, 2, 3, 1.0, api_name="/generate")
+        assert str(tmp_path) not in str(caught.value)
+
+    model.push_to_hub("me/hidden", private=True)
+    refused("me/hidden", "no Hub repository me/hidden, or it is private")
+    model.push_to_hub("me/large")
+    monkeypatch.setattr("hfvae.demo.menu.MAX_DOWNLOAD", 1000)
+    hub.requests.clear()
+    refused("me/large", "me/large has 0 MB; this demo loads up to 0 MB")
+    assert not [r for r in hub.requests if "/resolve/" in r.path]  # before it is downloaded
+    monkeypatch.undo()
+    # A folder of that name is nobody's business.
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("owner/name")
+    refused("owner/name", "no Hub repository owner/name")
+    for name in ("me/../x", "/etc", "~/x", "me/x/y", "a" * 200 + "/b", "me\\x", "", "me/x\n", 7):
+        refused(name, "no such model here")
+    monkeypatch.setattr("hfvae.demo.menu.MAX_DIMS", 10)
+    refused("me/large", "images of me/large are too large for this demo")
+
+
+def test_few_models_of_visitors_stay_loaded_and_the_own_ones_always(hub, model, demo_models):
+    menu = Models([str(demo_models / "colour")], allow_hub=True)
+    own = menu[None]
+    for i in range(5):
+        model.push_to_hub(f"me/m{i}")
+        menu[f"me/m{i}"]
+    assert list(menu.visiting) == ["me/m2", "me/m3", "me/m4"]
+    assert menu[None] is own
+    closed = Models([str(demo_models / "colour")], allow_hub=False)
+    with pytest.raises(Exception, match="There is no such model here; there are: colour"):
+        closed["me/m4"]
+
+
+def test_one_that_loads_slowly_keeps_nobody_waiting(hub, model, demo_models, monkeypatch):
+    model.push_to_hub("me/slow")
+    menu = Models([str(demo_models / "colour")], allow_hub=True)
+    menu[None]
+    load, go = hfvae.demo.menu.load, threading.Event()
+    calls = []
+
+    def slow(*args, **kwargs):
+        calls.append(1)
+        assert go.wait(20)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("hfvae.demo.menu.load", slow)
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(lambda: menu["me/slow"]) for _ in range(4)]
+        assert menu[None].name == "colour"
+        go.set()
+        assert len({id(w.result()) for w in waiting}) == 1
+    assert len(calls) == 1  # loaded once for all of them
+
+
+# The card
+
+
+def test_a_card_fetches_nothing():
+    text = describe(
+        "---\nlicense: mit\n---\n# A\n![samples](samples.png)\n<img src=https://x.y/z.png> "
+        "![a](https://x.y/t.png) ![b][c] <script>1</script>\n<!-- hfvae -->\n[c]: https://x.y"
+    )
+    assert "![" not in text
+    assert "<" not in text
+    assert "license" not in text
+    assert text.startswith("# A")
+
+
+# Many visitors
+
+
+def test_twenty_visitors_at_once_get_each_their_own(client, demo_url, demo_models, picture):
+    files = [picture(f"{i}.png", seed=i) for i in range(4)]
+    model = hfvae.from_pretrained(demo_models / "colour")
+    codes = hfvae.from_pretrained(demo_models / "codes")
+
+    def same(file, x):
+        return np.array_equal(pixels(file), np.asarray(hfvae.to_pil(x)[0]))
+
+    def visit(visitor):
+        mine = gradio_client.Client(demo_url, verbose=False)
+        for i in range(10):
+            seed, kind = 100 * visitor + i, (visitor + i) % 4
+            file, other = files[seed % 4], files[(seed + 1) % 4]
+            while True:
+                try:
+                    if kind == 0:
+                        images, used = mine.predict("colour", 2, seed, 1.0, api_name="/generate")
+                        noise = torch.Generator().manual_seed(seed)
+                        assert used == seed
+                        assert same(images[1], model.sample(2, generator=noise)[1:])
+                    elif kind == 1:
+                        _, copy, _ = mine.predict("codes", file, api_name="/reconstruct")
+                        assert same(copy, codes.reconstruct(codes.preprocess(file["path"])))
+                    elif kind == 2:
+                        strip, _ = mine.predict("colour", file, other, 3, "lerp",
+                                                api_name="/interpolate")  # fmt: skip
+                        a, b = (model.preprocess(f["path"]) for f in (file, other))
+                        assert same(strip[1], model.interpolate(a, b, 3, "lerp")[1:2])
+                    else:
+                        found = mine.predict("colour", file, seed % 4, 1.0, api_name="/explore")
+                        x = model.preprocess(file["path"])
+                        assert same(found, model.traverse(x, seed % 4, [1.0]))
+                    break
+                except Exception as error:
+                    if "queue is full" not in str(error).lower():
+                        raise
+                    time.sleep(0.2)
+        return visitor
+
+    before = Memory()
+    with ThreadPoolExecutor(20) as pool:
+        assert sorted(pool.map(visit, range(20))) == list(range(20))
+    assert before.read("VmRSS") - before.start < 300

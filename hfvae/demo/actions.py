@@ -12,8 +12,6 @@ from typing import Any
 
 import gradio as gr
 import torch
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +20,7 @@ from ..images import to_pil
 from ..models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .inputs import in_words, real, several, whole, words
 from .menu import Entry, Models, describe
-from .scrubber import data_uri, sheet, shown
+from .scrubber import data_uri, keep, kept, sheet, shown
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
 MAX_NUMBERS = 2**25  # in the images of one answer
@@ -55,6 +53,11 @@ def draws(model: BaseAutoencoder, count: int, seed: int, temperature: float = 1.
     if model.prior is None:
         raise words("This model has no prior over its latents, so it cannot make new images.")
     return model.sample(count, temperature, generator=torch.Generator().manual_seed(seed))
+
+
+def files(images: Tensor) -> list[str]:
+    """Images as PNG files that the page fetches."""
+    return [kept(picture) for picture in to_pil(images)]
 
 
 def how_far(entry: Entry, x: Tensor, y: Tensor) -> str:
@@ -157,7 +160,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         count: float = 32,
         seed: float | None = None,
         temperature: float = 1.0,
-    ) -> tuple[list[Image.Image], int]:
+    ) -> tuple[list[str], int]:
         """New images drawn from the prior.
 
         Args:
@@ -170,11 +173,9 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         count = within_limits(vae, whole(count, 1, MAX_COUNT, "Count"))
         temperature = real(temperature, 0, MAX_TEMPERATURE, "Temperature")
         seed = secrets.randbelow(MAX_SEED) if seed is None else whole(seed, 0, MAX_SEED, "Seed")
-        return to_pil(draws(vae, count, seed, temperature)), seed
+        return files(draws(vae, count, seed, temperature)), seed
 
-    def reconstruct(
-        model: str | None, image: Image.Image | None
-    ) -> tuple[Image.Image, Image.Image, str]:
+    def reconstruct(model: str | None, image: Image.Image | None) -> tuple[str, str, str]:
         """Encode a picture and decode it again.
 
         Args:
@@ -184,7 +185,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         entry = models[model]
         x = seen(entry.model, image)
         y = entry.model.reconstruct(x)
-        return to_pil(x)[0], to_pil(y)[0], how_far(entry, x, y)
+        return files(x)[0], files(y)[0], how_far(entry, x, y)
 
     def ends(model: str | None, first: Any, second: Any) -> tuple[BaseAutoencoder, Tensor, Tensor]:
         vae = models[model].model
@@ -197,13 +198,18 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
             raise words("Mode must be slerp or lerp.")
         return mode
 
+    def on_the_way(model: str | None, first: Any, second: Any, steps: Any, mode: Any) -> Tensor:
+        vae, a, b = ends(model, first, second)
+        steps = within_limits(vae, whole(steps, 2, MAX_STEPS, "Steps"))
+        return vae.interpolate(a, b, steps=steps, mode=way(mode))
+
     def interpolate(
         model: str | None,
         first: Image.Image | None,
         second: Image.Image | None,
         steps: float,
         mode: str,
-    ) -> tuple[list[Image.Image], dict[str, Any]]:
+    ) -> tuple[list[str], dict[str, Any]]:
         """A way from one picture to another through the latents.
 
         Args:
@@ -213,11 +219,9 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
             steps: how many images, 2 to 64
             mode: slerp follows the sphere on which latents lie, lerp the straight line
         """
-        vae, a, b = ends(model, first, second)
-        steps = within_limits(vae, whole(steps, 2, MAX_STEPS, "Steps"))
-        frames = vae.interpolate(a, b, steps=steps, mode=way(mode))
+        frames = on_the_way(model, first, second, steps, mode)
         hint = "move over the picture, drag, or use the arrow keys"
-        return to_pil(frames), sheet(frames, "line", live=True, hint=hint)
+        return files(frames), sheet(frames, "line", live=True, hint=hint)
 
     def between(model: str | None, first: Any, second: Any, mode: str, event: gr.EventData) -> Any:
         """The exact picture where the strip was left."""
@@ -228,7 +232,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
 
     def animate(model: str | None, first: Any, second: Any, steps: float, mode: str) -> str:
         """The same way, there and back, as an animation to keep."""
-        frames, _ = interpolate(model, first, second, steps, mode)
+        frames = to_pil(on_the_way(model, first, second, steps, mode))
         factor = max(1, 256 // max(frames[0].size))
         large = [f.resize((f.width * factor, f.height * factor), 0) for f in frames]
         file = io.BytesIO()
@@ -237,11 +241,9 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
             file, "WEBP", save_all=True, append_images=large[1:] + back, duration=60, loop=0,
             lossless=True, method=0,
         )  # fmt: skip
-        return save_bytes_to_cache(file.getvalue(), "interpolation.webp", get_upload_folder())
+        return keep(file.getvalue(), "interpolation.webp")
 
-    def explore(
-        model: str | None, image: Image.Image | None, dim: float, value: float
-    ) -> Image.Image:
+    def explore(model: str | None, image: Image.Image | None, dim: float, value: float) -> str:
         """A picture with one of its latents, or one of its codes, replaced.
 
         Args:
@@ -259,7 +261,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
             last = vae.latent_shape[0] - 1
             value = real(value, -1e6, 1e6, "Value")
         dim = whole(dim, 0, last, "Dim")
-        return to_pil(vae.traverse(x[0], dim, [value]))[0]
+        return files(vae.traverse(x[0], dim, [value]))[0]
 
     def show_latents(model: str | None, image: Image.Image | None) -> tuple[Any, Any, Any]:
         """What Explore shows of a picture: sliders and a map, or a grid of codes."""
@@ -293,46 +295,43 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
 
     def open_link(request: gr.Request) -> tuple[Any, ...]:
         """Model, count, temperature, images and seed that a shared link asks for, else new ones."""
-        asked = request.query_params
-        model = asked.get("model") or models.names[0]
-
-        def number(name: str, default: float | None) -> Any:
+        asked: dict[str, Any] = dict(request.query_params)
+        for name in ("count", "seed", "temperature"):
             try:
-                return float(asked[name])
+                asked[name] = float(asked[name])
             except (KeyError, ValueError):
-                return default
-
-        count, temperature = number("count", 32), number("temperature", 1.0)
-        if models[model].model.prior is None:
-            return model, count, temperature, [], None
-        images, seed = generate(model, count, number("seed", None), temperature)
-        return model, count, temperature, images, seed
+                asked.pop(name, None)
+        said = {name: asked[name] for name in ("model", "count", "temperature") if name in asked}
+        # What the link does not say stays: the visitor may be changing it already.
+        kept = [said.get(name, gr.skip()) for name in ("model", "count", "temperature")]
+        if models[asked.get("model")].model.prior is None:
+            return *kept, [], None
+        return *kept, *generate(**said, seed=asked.get("seed"))
 
     def arrive(model: str | None) -> tuple[Any, ...]:
         """What a model shows before anybody asks: a walk, and pictures for each tab to start."""
         vae = models[model].model
-        examples = [] if vae.prior is None else to_pil(draws(vae, EXAMPLES, seed=0))
+        examples = [] if vae.prior is None else files(draws(vae, EXAMPLES, seed=0))
         return walk(vae), examples, examples, examples
 
-    def pick(model: str | None, event: gr.SelectData) -> Image.Image:
+    def pick(model: str | None, event: gr.SelectData) -> str:
         """One of the pictures to start from, by its number: no file is named."""
         examples = draws(models[model].model, EXAMPLES, seed=0)
-        return to_pil(examples)[whole(event.index, 0, EXAMPLES - 1, "Picture")]
+        return files(examples)[whole(event.index, 0, EXAMPLES - 1, "Picture")]
 
-    def draw(model: str | None) -> Image.Image:
+    def draw(model: str | None) -> str:
         """One new image, to start from without a picture of one's own."""
         return generate(model, count=1)[0][0]
 
-    def push(model: str | None, second: Any, event: gr.SelectData) -> tuple[Any, Image.Image]:
+    def push(model: str | None, second: Any, event: gr.SelectData) -> tuple[Any, str]:
         """The picture that was picked becomes the second, and the second the first."""
         picked = pick(model, event)
         return second or picked, picked
 
-    def start(model: str | None, picture: Image.Image | None) -> Image.Image | None:
-        """What is there, else a new image, where the model can make one."""
-        if picture is not None or models[model].model.prior is None:
-            return picture
-        return draw(model)
+    def start(model: str | None, picture: Image.Image | None) -> Any:
+        """A new image for an empty place, where the model can make one."""
+        taken = picture is not None or models[model].model.prior is None
+        return gr.skip() if taken else draw(model)
 
     def start_two(model: str | None, first: Any, second: Any) -> tuple[Any, Any]:
         return start(model, first), start(model, second)

@@ -111,33 +111,28 @@ class BodyLimit:
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if int(length) > MAX_BODY:
             return await self._refuse(send)
-        read, started = 0, False
+        read, refused = 0, False
 
         async def counted() -> Any:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
             if read > MAX_BODY:  # sent without saying how long it is
-                raise _TooLarge
+                raise ValueError("request body too large")
             return message
 
-        async def noted(message: Any) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self.app(scope, counted, noted)
-        except _TooLarge:
-            if not started:
+        async def answer(message: Any) -> None:
+            nonlocal refused
+            if read <= MAX_BODY:
+                await send(message)
+            elif not refused:  # whatever the application makes of the error above
+                refused = True
                 await self._refuse(send)
+
+        await self.app(scope, counted, answer)
 
     async def _refuse(self, send: Any) -> None:
         body = b'{"detail": "This is more than 20 MB."}'
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-class _TooLarge(Exception):
-    pass

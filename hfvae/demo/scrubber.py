@@ -5,12 +5,16 @@ exact picture where the mouse rests.
 """
 
 import base64
+import hashlib
 import io
+import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import Tensor
 
@@ -68,6 +72,26 @@ def sheet(
         "at": list(at),
         "hint": "",
     } | more
+
+
+def kept(picture: Image.Image) -> str:
+    """A picture as a PNG file that the page fetches."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return keep(file.getvalue(), "image.png")
+
+
+def keep(data: bytes, name: str) -> str:
+    """A file that the page fetches, written whole or not at all.
+
+    Gradio would write over the file of an equal picture while it is sent to somebody else.
+    """
+    path = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{secrets.token_hex(8)}")
+    staged.write_bytes(data)
+    os.replace(staged, path)
+    return str(path)
 
 
 def data_uri(picture: Image.Image) -> str:
