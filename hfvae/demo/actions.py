@@ -303,10 +303,10 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
                 asked.pop(name, None)
         said = {name: asked[name] for name in ("model", "count", "temperature") if name in asked}
         # What the link does not say stays: the visitor may be changing it already.
-        kept = [said.get(name, gr.skip()) for name in ("model", "count", "temperature")]
+        stays = [said.get(name, gr.skip()) for name in ("model", "count", "temperature")]
         if models[asked.get("model")].model.prior is None:
-            return *kept, [], None
-        return *kept, *generate(**said, seed=asked.get("seed"))
+            return *stays, [], None
+        return *stays, *generate(**said, seed=asked.get("seed"))
 
     def arrive(model: str | None) -> tuple[Any, ...]:
         """What a model shows before anybody asks: a walk, and pictures for each tab to start."""

@@ -1,0 +1,134 @@
+"""How fast the demo is, in a real browser with a real mouse, near and far away; and how it looks.
+
+    python benchmarks/demo.py
+
+Starts app.py, drags over the strip of Interpolate for two seconds at 60 moves a second, on loopback
+and with 100 ms of network latency, and writes benchmarks/results/demo.json and two screenshots.
+Needs Chromium: apt install chromium, or CHROMIUM set to its path.
+"""
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+from run import ROOT, surroundings
+
+RESULTS = ROOT / "benchmarks" / "results"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "google-chrome"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+RUNS, MOVES, SECONDS = 3, 120, 2.0
+
+
+def drag(page: Page, where: str) -> tuple[float, int]:
+    """Pictures a second while the mouse moves over a canvas, and what was asked of the server."""
+    box = page.locator(f"{where} canvas").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.wait_for_timeout(1500)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    count = f"Number(document.querySelector('{where} .scrubber').dataset.draws)"
+    before, start = page.evaluate(count), time.perf_counter()
+    for i in range(MOVES):
+        x = box["x"] + 4 + (box["width"] - 8) * i / MOVES
+        page.mouse.move(x, box["y"] + box["height"] * (0.5 + 0.4 * i / MOVES))
+        time.sleep(max(0.0, start + (i + 1) * SECONDS / MOVES - time.perf_counter()))
+    seconds, found = time.perf_counter() - start, len(asked)
+    drawn = page.evaluate(count) - before
+    page.mouse.up()
+    page.wait_for_timeout(600)
+    return drawn / seconds, found
+
+
+def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
+    """One visit: opening the page, the first strip, and drags on strip and map."""
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    conditions = {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", conditions | {"latency": latency})
+    start = time.perf_counter()
+    page.goto(url)
+    drawn = "() => Number(document.querySelector('{} .scrubber')?.dataset.draws) > 3"
+    page.wait_for_function(drawn.format("#walk"))
+    moving = time.perf_counter() - start
+    page.get_by_role("tab", name="Interpolate").click()
+    page.wait_for_function(drawn.replace("> 3", "> 0").format("#strip"))
+    page.wait_for_timeout(1500)
+    strip, asked = drag(page, "#strip")
+    page.get_by_role("tab", name="Explore").click()
+    page.wait_for_function(drawn.replace("> 3", "> 0").format("#map"))
+    page.wait_for_timeout(1500)
+    plane, asked_by_map = drag(page, "#map")
+    return {"moving_s": moving, "strip": strip, "map": plane, "requests": asked + asked_by_map}
+
+
+def picture(page: Page, url: str, name: str) -> None:
+    """A screenshot: of Interpolate with the mouse halfway, or of what a phone opens with."""
+    page.goto(url + "/?seed=7")
+    page.wait_for_timeout(2000)
+    if name == "desktop":
+        page.get_by_role("tab", name="Interpolate").click()
+        page.wait_for_timeout(2500)
+        box = page.locator("#strip canvas").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(1000)
+    page.screenshot(path=RESULTS / f"demo_{name}.png")
+
+
+def main() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url, start = f"http://127.0.0.1:{port}", time.perf_counter()
+    app = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    rows: list[dict[str, Any]] = []
+    with subprocess.Popen(app, cwd=ROOT) as server, sync_playwright() as playwright:
+        try:
+            while True:
+                try:
+                    urllib.request.urlopen(url).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            started = time.perf_counter() - start
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            for latency in (0, 100):
+                visits = []
+                for _ in range(RUNS):
+                    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+                    visits.append(measure(context.new_page(), url, latency))
+                    context.close()
+                row = {key: statistics.median(v[key] for v in visits) for key in visits[0]}
+                name = f"{latency} ms of latency" if latency else "loopback"
+                rows.append({"name": name, "start_s": started, **row})
+            desktop = {"viewport": {"width": 1200, "height": 900}}
+            phone = {
+                "viewport": {"width": 390, "height": 844},
+                "is_mobile": True,
+                "has_touch": True,
+            }
+            for name, size in [("desktop", desktop), ("phone", phone)]:
+                context = browser.new_context(**size)
+                picture(context.new_page(), url, name)
+                context.close()
+            browser.close()
+        finally:
+            server.terminate()
+    command = "python benchmarks/demo.py"
+    measured = {"command": command, **surroundings(), "rows": rows}
+    (RESULTS / "demo.json").write_text(json.dumps(measured, indent=2) + "\n")
+    print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
