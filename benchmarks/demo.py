@@ -57,6 +57,8 @@ def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
     network.send("Network.emulateNetworkConditions", conditions | {"latency": latency})
     start = time.perf_counter()
     page.goto(url)
+    page.get_by_role("button", name="Generate", exact=True).wait_for()
+    usable = time.perf_counter() - start
     drawn = "() => Number(document.querySelector('{} .scrubber')?.dataset.draws) > 3"
     page.wait_for_function(drawn.format("#walk"))
     moving = time.perf_counter() - start
@@ -68,7 +70,13 @@ def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
     page.wait_for_function(drawn.replace("> 3", "> 0").format("#map"))
     page.wait_for_timeout(1500)
     plane, asked_by_map = drag(page, "#map")
-    return {"moving_s": moving, "strip": strip, "map": plane, "requests": asked + asked_by_map}
+    return {
+        "usable_s": usable,
+        "moving_s": moving,
+        "strip": strip,
+        "map": plane,
+        "requests": asked + asked_by_map,
+    }
 
 
 def picture(page: Page, url: str, name: str) -> None:

@@ -41,6 +41,14 @@ COLUMNS = {
         ("factor_vae_score", "FactorVAE", ".2f"),
         ("psnr", "PSNR, dB", ".1f"),
     ],
+    "demo": [
+        ("start_s", "start of app.py, s", ".1f"),
+        ("usable_s", "page usable, s", ".1f"),
+        ("moving_s", "something moves, s", ".1f"),
+        ("strip", "strip, pictures/s", ".0f"),
+        ("map", "map, pictures/s", ".0f"),
+        ("requests", "requests while moving", ".0f"),
+    ],
     "latent_gaps": [
         ("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
         ("psnr", "PSNR, dB", ".1f"),

@@ -57,7 +57,8 @@ class GaussianMixture(Prior):
         super().__init__()
         self.register_buffer("weights", torch.full((components,), 1 / components))
         self.register_buffer("means", torch.zeros(components, dim))
-        self.register_buffer("cholesky", torch.eye(dim).repeat(components, 1, 1))
+        self.register_buffer("cholesky", torch.zeros(components, dim, dim))
+        self.cholesky.diagonal(dim1=1, dim2=2).fill_(1)
 
     def fit(self, z: Tensor, seed: int = 0) -> None:
         """Expectation maximization by scikit-learn on latents (N, dim)."""
@@ -120,8 +121,9 @@ class Autoregressive(Prior):
         self.grid = grid
         length = grid[0] * grid[1]
         self.start = nn.Parameter(torch.zeros(1, 1, width))
-        self.embedding = nn.Embedding(codebook_size, width)
-        self.position = nn.Parameter(0.02 * torch.randn(1, length, width))
+        embedding = torch.randn(codebook_size, width)
+        self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
+        self.position = nn.Parameter(torch.randn(1, length, width).mul_(0.02))
         self.layers: Any = nn.ModuleList(TransformerLayer(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, codebook_size)

@@ -61,6 +61,21 @@ def test_the_scripts_do_not_import_each_other():
         assert other not in modules
 
 
+def test_loading_a_model_does_not_import_the_compiler(tmp_path):
+    """Some operations do on the meta device, where loading builds models: two seconds each time."""
+    shape = {"image_size": 16, "widths": (4,)}
+    codes = {"codebook_size": 64, "prior": "autoregressive", "prior_width": 16}
+    hfvae.VAE(hfvae.VAEConfig(prior="mixture", **shape)).save_pretrained(tmp_path / "0")
+    hfvae.VQVAE(hfvae.VQVAEConfig(**codes, **shape)).save_pretrained(tmp_path / "1")
+    fsq = hfvae.VQVAEConfig(quantizer="fsq", **codes, **shape)
+    hfvae.VQVAE(fsq).save_pretrained(tmp_path / "2")
+    code = (
+        "import sys, hfvae; [hfvae.from_pretrained(f'./{i}') for i in range(3)];"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_importing_hfvae_brings_in_neither_gradio_nor_torchvision_nor_datasets():
     code = (
         "import sys, torch, time; start = time.perf_counter(); import hfvae; hfvae.VAE;"

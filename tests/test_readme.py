@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,37 @@ def test_python_runs_as_pasted(code, tmp_path, monkeypatch):
     (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_demos_api_works_as_pasted(monkeypatch, tmp_path):
+    """On the port that the README names, with the bundled models."""
+    with socket.socket() as s:
+        if s.connect_ex(("127.0.0.1", 7860)) == 0:
+            pytest.skip("something else answers on port 7860")
+    (code,) = (c for c in CODE if "gradio_client" in c)
+    (curl,) = re.findall(r"```bash\n(curl.*?)```", README, re.DOTALL)
+    app = [sys.executable, ROOT / "app.py", "--port", "7860"]
+    with subprocess.Popen(app, cwd=tmp_path) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                with socket.socket() as s:
+                    if s.connect_ex(("127.0.0.1", 7860)) == 0:
+                        break
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            found: dict = {}
+            exec(compile(code, "README.md", "exec"), found)
+            assert found["seed"] == 7
+            assert len(found["images"]) == 4
+            assert len(found["steps"]) == 8
+            assert "PSNR" in found["words"]
+            assert Path(found["changed"]).exists()
+            done = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True)
+            assert "event: complete" in done.stdout
+            assert done.stdout.count("image.png") >= 4
+        finally:
+            server.terminate()
 
 
 def test_the_job_is_one_that_the_hub_takes():
