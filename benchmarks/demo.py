@@ -10,7 +10,6 @@ Needs Chromium: apt install chromium, or CHROMIUM set to its path.
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "google-chrome"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 RUNS, MOVES, SECONDS = 3, 120, 2.0
+PORT = 7890
+URL = f"http://127.0.0.1:{PORT}"
 
 
 def drag(page: Page, where: str) -> tuple[float, int]:
@@ -93,32 +94,48 @@ def picture(page: Page, url: str, name: str) -> None:
     page.screenshot(path=RESULTS / f"demo_{name}.png")
 
 
-def main() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url, start = f"http://127.0.0.1:{port}", time.perf_counter()
-    app = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
-    rows: list[dict[str, Any]] = []
-    with subprocess.Popen(app, cwd=ROOT) as server, sync_playwright() as playwright:
+def start(command: list[str]) -> tuple[subprocess.Popen, float]:
+    """A server, and the seconds until it answers."""
+    began = time.perf_counter()
+    server = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while True:
         try:
-            while True:
-                try:
-                    urllib.request.urlopen(url).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            started = time.perf_counter() - start
+            urllib.request.urlopen(URL).close()
+            return server, time.perf_counter() - began
+        except OSError:
+            time.sleep(0.02)
+
+
+def starts(commands: list[list[str]]) -> list[float]:
+    """The median start of each, one after the other in turns."""
+    times: list[list[float]] = [[] for _ in commands]
+    for _ in range(RUNS):
+        for command, found in zip(commands, times, strict=True):
+            server, seconds = start(command)
+            server.terminate()
+            server.wait()
+            found.append(seconds)
+    return [statistics.median(found) for found in times]
+
+
+def main() -> None:
+    app = ["app.py", "--port", str(PORT)]
+    empty = ["-c", f"import torch, gradio; gradio.Blocks().launch(server_port={PORT})"]
+    started, bare = starts([app, empty])
+    rows: list[dict[str, Any]] = []
+    with sync_playwright() as playwright:
+        server, _ = start(app)
+        try:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             for latency in (0, 100):
                 visits = []
                 for _ in range(RUNS):
                     context = browser.new_context(viewport={"width": 1280, "height": 1000})
-                    visits.append(measure(context.new_page(), url, latency))
+                    visits.append(measure(context.new_page(), URL, latency))
                     context.close()
                 row = {key: statistics.median(v[key] for v in visits) for key in visits[0]}
                 name = f"{latency} ms of latency" if latency else "loopback"
-                rows.append({"name": name, "start_s": started, **row})
+                rows.append({"name": name, "start_s": started, "bare_s": bare, **row})
             desktop = {"viewport": {"width": 1200, "height": 900}}
             phone = {
                 "viewport": {"width": 390, "height": 844},
@@ -127,7 +144,7 @@ def main() -> None:
             }
             for name, size in [("desktop", desktop), ("phone", phone)]:
                 context = browser.new_context(**size)
-                picture(context.new_page(), url, name)
+                picture(context.new_page(), URL, name)
                 context.close()
             browser.close()
         finally:

@@ -43,6 +43,7 @@ COLUMNS = {
     ],
     "demo": [
         ("start_s", "start of app.py, s", ".1f"),
+        ("bare_s", "of an empty one, s", ".1f"),
         ("usable_s", "page usable, s", ".1f"),
         ("moving_s", "something moves, s", ".1f"),
         ("strip", "strip, pictures/s", ".0f"),
