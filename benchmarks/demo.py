@@ -103,6 +103,7 @@ def start(command: list[str]) -> tuple[subprocess.Popen, float]:
             urllib.request.urlopen(URL).close()
             return server, time.perf_counter() - began
         except OSError:
+            assert server.poll() is None, "the server ended"
             time.sleep(0.02)
 
 
@@ -120,7 +121,10 @@ def starts(commands: list[list[str]]) -> list[float]:
 
 def main() -> None:
     app = ["app.py", "--port", str(PORT)]
-    empty = ["-c", f"import torch, gradio; gradio.Blocks().launch(server_port={PORT})"]
+    empty = [
+        "-c",
+        f"import torch, gradio; gradio.Interface(str, 'text', 'text').launch(server_port={PORT})",
+    ]
     started, bare = starts([app, empty])
     rows: list[dict[str, Any]] = []
     with sync_playwright() as playwright:
