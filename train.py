@@ -23,47 +23,39 @@ The folder that it writes, runs/<dataset>-<model> unless told otherwise, holds t
 
 import argparse
 import dataclasses
-import io
-import json
 import math
 import shlex
-import signal
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
 
-from hfvae import PRESETS, HubError, from_pretrained, grid
+from hfvae import PRESETS, from_pretrained
 from hfvae.card import CARD, render_card
+from hfvae.checkpoint import existing
 from hfvae.configs import Config
 from hfvae.data import (
     DataError,
-    ImageSet,
     check_name,
     dataset_name,
     licence,
     load_images,
 )
 from hfvae.errors import NEEDS_TRAIN, expand
-from hfvae.evaluate import batches, evaluate, table
-from hfvae.functional import reparameterize
+from hfvae.evaluate import evaluate, table
 from hfvae.hub import MEASURED, is_path, push_folder
 from hfvae.machine import best_precision, keep_freed_memory
-from hfvae.models import FAMILIES, VAE, VQVAE, Autoencoder, BaseAutoencoder
-from hfvae.priors import GaussianMixture
+from hfvae.models import FAMILIES, VAE, VQVAE, BaseAutoencoder
 from hfvae.remote import check_write_access, make_repository
+from hfvae.report import advice, as_json, reconstructions_png, samples_png
 from hfvae.space import HARDWARE, publish
 from hfvae.storage import WEIGHTS, model_files, write_folder
+from hfvae.training import PROGRESS, Budget, Run, StopOnInterrupt, TrainingError, find_checkpoint
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
-PROGRESS = "progress.png"  # new images while it trains
-FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
-PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
 
 
 class UsageError(Exception):
@@ -121,6 +113,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--use_ema", action="store_true", help="save a moving average of the weights")
     flag("--mixed_precision", choices=["no", "bf16", "fp16"], help="default: bf16 where it is fast")
     flag("--compile", action="store_true", help="torch.compile: worth it on a GPU")
+    flag("--resume_from_checkpoint", help="latest, or a checkpoint's folder: go on from there")
+    flag("--checkpointing_steps", type=int, default=500, help="steps between checkpoints; 0: none")
+    flag("--checkpoints_total_limit", type=int, default=2, help="how many are kept")
     flag("--report_to", default="none", choices=["none", "trackio", "tensorboard", "wandb"])
     flag("--push_to_hub", action="store_true", help="publish the model when it is trained")
     flag("--hub_model_id", help="owner/name; default: the name of the output folder")
@@ -134,9 +129,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
             for name, equals, value in parts
         ]
     )
-    for name in ("seed", "lr_warmup_steps", "kl_warmup_steps"):
+    for name in ("seed", "lr_warmup_steps", "kl_warmup_steps", "checkpointing_steps"):
         if getattr(args, name) < 0:
             raise UsageError(f"--{name} must be 0 or more, not {getattr(args, name)}")
+    if args.resume_from_checkpoint == "":
+        raise UsageError("--resume_from_checkpoint takes latest, or a checkpoint's folder")
     if args.train_batch_size == 1:
         raise UsageError("--train_batch_size must be 2 or more: BatchNorm compares images")
     for name in (
@@ -147,6 +144,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "learning_rate",
         "gradient_accumulation_steps",
         "max_train_samples",
+        "checkpoints_total_limit",
     ):
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
@@ -173,22 +171,6 @@ def widths(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list like 32,64,128") from None
-
-
-@dataclass
-class Budget:
-    """How far along training is, from 0 to 1, by whichever of steps and minutes was given."""
-
-    steps: int | None
-    seconds: float | None
-    step: int = 0
-    spent: float = 0.0
-
-    @property
-    def progress(self) -> float:
-        if self.seconds:
-            return min(1.0, self.spent / self.seconds)
-        return min(1.0, self.step / self.steps) if self.steps else 1.0
 
 
 def make_budgets(
@@ -255,280 +237,9 @@ def carry_over(base: BaseAutoencoder, model: BaseAutoencoder) -> list[str]:
     return [name for name in new if name not in fitting]
 
 
-# How to train
-
-
-def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Every image once an epoch, in an order that the seed fixes, without end."""
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(left) < size:
-            left = torch.cat([left, torch.randperm(n, generator=generator)])
-        yield left[:size]
-        left = left[size:]
-
-
-def learning_rate(args: argparse.Namespace, budget: Budget) -> float:
-    """Linear warm-up, then a cosine down to 2 %."""
-    warm = min(1.0, (budget.step + 1) / max(1, args.lr_warmup_steps))
-    return args.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * budget.progress)))
-
-
-class Progress:
-    """The bar and the trackers. Once a second, not every step: reading a number waits for a GPU."""
-
-    def __init__(self, args: argparse.Namespace, accelerator: Any) -> None:
-        from tqdm import tqdm
-
-        self.images_per_step = args.train_batch_size * args.gradient_accumulation_steps
-        self.accelerator = accelerator
-        self.bar = tqdm(
-            total=100,
-            bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
-            disable=not accelerator.is_main_process,
-        )
-        self.step, self.seconds = 0, 0.0
-
-    def show(self, budget: Budget, metrics: dict[str, Tensor], last: bool) -> None:
-        seconds = budget.spent - self.seconds
-        if seconds < 1 and not last:
-            return
-        numbers = {name: value.item() for name, value in metrics.items()}
-        if not math.isfinite(sum(numbers.values())):
-            raise UsageError(
-                f"the loss is no longer a number after {budget.step} steps, so this stage was not "
-                "saved: try a lower --learning_rate, or --mixed_precision no"
-            )
-        rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
-        self.step, self.seconds = budget.step, budget.spent
-        self.bar.update(100 * budget.progress - self.bar.n)
-        nats = ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())
-        self.bar.set_postfix_str(f"step {budget.step}, {nats} nats, {rate:.0f} images/s")
-        self.accelerator.log(numbers | {"images/s": rate}, step=budget.step)
-
-
-class StopOnInterrupt:
-    """Ctrl-C asks the loop to stop after its step; a second one means it."""
-
-    asked = False
-
-    def __enter__(self) -> "StopOnInterrupt":
-        self.previous = signal.signal(signal.SIGINT, self.ask)
-        return self
-
-    def ask(self, *_: Any) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGINT, self.previous)
-
-
-def moving_average(kept: Sequence[Tensor], new: Sequence[Tensor], updates: Tensor | int) -> None:
-    """kept ← γ kept + (1−γ) new, with a γ that grows to 0.999, so that the start is forgotten."""
-    decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
-    for old, value in zip(kept, new, strict=True):
-        old.lerp_(value, 1 - decay) if old.is_floating_point() else old.copy_(value)
-
-
-Loss = Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]]
-
-
-def optimize(
-    args: argparse.Namespace,
-    module: nn.Module,
-    loss_of: Loss,
-    n: int,
-    budget: Budget,
-    accelerator: Any,
-    stop: StopOnInterrupt,
-    now_and_then: Callable[[], None] = lambda: None,
-) -> Any:
-    """Train a module until the budget is spent or Ctrl-C, and return it, or its moving average.
-
-    Args:
-        loss_of: (the module as accelerate prepared it, indices of a batch) -> loss and metrics.
-        n: how many images or codes there are to draw indices from.
-        now_and_then: called at every tenth of the way.
-    """
-    average = None
-    if args.use_ema:
-        average = torch.optim.swa_utils.AveragedModel(
-            module, multi_avg_fn=moving_average, use_buffers=True
-        )
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), fused=True
-    )
-    prepared, optimizer = accelerator.prepare(
-        torch.compile(module) if args.compile else module, optimizer
-    )
-    prepared.train()
-    progress = Progress(args, accelerator)
-    start, tenth = time.perf_counter(), 0.1
-    for index in index_batches(n, args.train_batch_size, args.seed):
-        mine = index[accelerator.process_index :: accelerator.num_processes]
-        with accelerator.accumulate(prepared):
-            loss, metrics = loss_of(prepared, mine)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(module.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, budget)
-            optimizer.step()
-            optimizer.zero_grad()
-        if not accelerator.sync_gradients:
-            continue  # a step is an update of the weights, of several batches if they accumulate
-        if average is not None:
-            average.update_parameters(module)
-
-        budget.step += 1
-        budget.spent = time.perf_counter() - start
-        done = stop.asked or budget.progress >= 1
-        progress.show(budget, metrics, last=done)
-        if done:
-            break
-        if budget.progress >= tenth and accelerator.is_main_process:
-            tenth += 0.1
-            now_and_then()
-    progress.bar.close()
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # forward without autocast again
-    return (module if average is None else average.module).eval()
-
-
-def fit_model(
-    args: argparse.Namespace,
-    model: BaseAutoencoder,
-    images: ImageSet,
-    budget: Budget,
-    accelerator: Any,
-    stop: StopOnInterrupt,
-) -> BaseAutoencoder:
-    """The first stage: −log p(x|z) + penalty. Returns the model to keep."""
-    device = accelerator.device
-    model.to(device).to(memory_format=torch.channels_last)
-    noise = torch.Generator(device).manual_seed(args.seed + accelerator.process_index)
-
-    def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        x = images.batch(index, device)
-        if args.random_flip:
-            mirrored = torch.rand(len(x), 1, 1, 1, device=device, generator=noise) < 0.5
-            x = torch.where(mirrored, x.flip(3), x)
-        x = model.likelihood.observe(x, noise).to(memory_format=torch.channels_last)
-        if isinstance(model, VAE) and args.kl_warmup_steps:
-            warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
-            model.bottleneck.beta = model.config.beta * warm
-        out = prepared(x, noise)
-        return out.loss, out.metrics
-
-    def show_progress() -> None:
-        if model.prior is not None:
-            write_folder(args.output_dir, {PROGRESS: samples_png(model)})
-
-    kept = optimize(args, model, loss_of, len(images), budget, accelerator, stop, show_progress)
-    if isinstance(kept, VAE):
-        kept.bottleneck.beta = kept.config.beta
-    # The layout in which from_pretrained builds it: another one rounds differently.
-    return kept.to(memory_format=torch.contiguous_format)
-
-
-def fit_prior(
-    args: argparse.Namespace,
-    model: BaseAutoencoder,
-    images: ImageSet,
-    budget: Budget,
-    accelerator: Any,
-    stop: StopOnInterrupt,
-) -> None:
-    """The second stage: p(z) for a model that has none yet, fitted to the latents of its images."""
-    if isinstance(model, VQVAE) and budget.progress < 1 and not stop.asked:
-        accelerator.print("training the prior on the codes ...")
-        codes = all_latents(model, images, args.seed, len(images))
-        if args.random_flip:
-            mirrored = all_latents(model, images, args.seed, len(images), mirror=True)
-            codes = torch.cat([codes, mirrored])
-        model.set_prior("autoregressive")
-
-        def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            nll = prepared(codes[index].to(model.device).long()).mean()
-            return nll, {"codes": nll.detach()}
-
-        model.prior = optimize(args, model.prior, loss_of, len(codes), budget, accelerator, stop)
-    elif isinstance(model, Autoencoder) or args.prior == "mixture":
-        accelerator.print("fitting a mixture of Gaussians to the latents ...")
-        z = all_latents(model, images, args.seed, FOR_THE_MIXTURE)
-        components = getattr(model.config, "prior_components", 1)
-        model.set_prior("mixture", prior_components=min(components, len(z)))
-        assert isinstance(model.prior, GaussianMixture)
-        model.prior.fit(z, args.seed)
-
-
-@torch.inference_mode()
-def all_latents(
-    model: BaseAutoencoder, images: ImageSet, seed: int, most: int, mirror: bool = False
-) -> Tensor:
-    """Codes, or draws from the posterior, of the first images, on the CPU."""
-    noise = torch.Generator().manual_seed(seed)
-    found = []
-    for x in batches(model, dataclasses.replace(images, pixels=images.pixels[:most]), seed):
-        x = x.flip(3) if mirror else x
-        if isinstance(model, VAE):
-            z = reparameterize(*model.posterior(x), noise)
-        elif isinstance(model, VQVAE):
-            z = model.codes(x).int()
-        else:
-            z = model.encode(x)
-        found.append(z.cpu())
-    return torch.cat(found).clone()
-
-
-# What to leave behind
-
-
-def png(picture: Any) -> bytes:
-    """PNG bytes, small pictures enlarged without smoothing."""
-    factor = max(1, 500 // picture.width)
-    buffer = io.BytesIO()
-    picture.resize((picture.width * factor, picture.height * factor), 0).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def samples_png(model: BaseAutoencoder) -> bytes:
-    """New images, always from the same seed, so that one sees what training changes."""
-    return png(grid(model.sample(PICTURES, generator=torch.Generator().manual_seed(0))))
-
-
-def reconstructions_png(model: BaseAutoencoder, held_out: ImageSet) -> bytes:
-    """Rows of held-out images, each above a row of what the model makes of them."""
-    x = held_out.batch(slice(PICTURES // 4), model.device)
-    x = model.likelihood.observe(x, torch.Generator().manual_seed(0))
-    pairs = [
-        torch.cat(rows) for rows in zip(x.split(8), model.reconstruct(x).split(8), strict=True)
-    ]
-    return png(grid(torch.cat(pairs), columns=min(8, len(x))))
-
-
-def advice(results: dict[str, Any], model: BaseAutoencoder) -> str | None:
-    """Words for a model whose latents have collapsed."""
-    if isinstance(model, VQVAE) and results["perplexity"] < model.config.codebook_size / 10:
-        return (
-            f"the codes are used like {results['perplexity']:.0f} of {model.config.codebook_size}: "
-            "use a smaller codebook, --model fsq-vae, or train longer"
-        )
-    if not isinstance(model, VAE):
-        return None
-    active, latents = results["active_units"], model.config.latent_dim
-    if active >= latents / 4:
-        return None
-    return (
-        f"only {active} of {latents} latents carry information: lower --beta, add "
-        "--kl_warmup_steps, or train longer; if the pictures are good, use fewer --latent_dim"
-    )
-
-
 def run(args: argparse.Namespace) -> None:
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
         from accelerate.tracking import get_available_trackers
         from accelerate.utils import set_seed
     except ImportError as error:
@@ -541,7 +252,9 @@ def run(args: argparse.Namespace) -> None:
     if args.report_to not in ("none", *map(str, get_available_trackers())):
         raise UsageError(f"--report_to {args.report_to} needs: pip install {args.report_to}")
     args.output_dir = args.output_dir or Path("runs", f"{dataset_name(args.dataset)}-{args.model}")
-    if (args.output_dir / WEIGHTS).exists() and not args.overwrite_output_dir:
+    resumed = find_checkpoint(args) if args.resume_from_checkpoint else None
+    finished = (args.output_dir / WEIGHTS).exists()
+    if finished and not (args.overwrite_output_dir or resumed):
         raise UsageError(
             f"{args.output_dir} holds a finished model: choose another --output_dir, or replace it "
             "with --overwrite_output_dir"
@@ -554,7 +267,13 @@ def run(args: argparse.Namespace) -> None:
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
+        # The codebook is the same everywhere, and BatchNorm's statistics are averaged at the end.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if args.train_batch_size % accelerator.num_processes:
+        raise UsageError(
+            f"--train_batch_size must be a multiple of the {accelerator.num_processes} processes"
+        )
     say = accelerator.print
     set_seed(args.seed)
     check_name(args.dataset)
@@ -592,14 +311,20 @@ def run(args: argparse.Namespace) -> None:
     if accelerator.is_main_process:
         write_folder(args.output_dir, {})  # if it cannot be written to, then now
 
-    budget, prior_budget = make_budgets(args, model, len(images))
+    if args.resume_from_checkpoint and resumed is None:
+        say(f"no checkpoint in {args.output_dir}: starting afresh")
+    budget, prior_budget = budgets = make_budgets(args, model, len(images))
+    training = Run(args, model, images, budgets, accelerator, resumed)
+    if resumed is not None:
+        say(f"resuming from step {budget.step + prior_budget.step}")
     with StopOnInterrupt() as stop:
-        model = fit_model(args, model, images, budget, accelerator, stop)
-        if accelerator.is_main_process:
+        training.fit_model(stop)
+        model = training.model
+        if accelerator.is_main_process and not prior_budget.step:
             for stale in (*MEASURED, CARD, PROGRESS):
                 (args.output_dir / stale).unlink(missing_ok=True)
             write_folder(args.output_dir, model_files(model))  # before anything can go wrong
-        fit_prior(args, model, images, prior_budget, accelerator, stop)
+        training.fit_prior(stop)
     accelerator.end_training()
     if not accelerator.is_main_process:
         return
@@ -643,6 +368,9 @@ def run(args: argparse.Namespace) -> None:
             "reconstructions.png": reconstructions_png(model, held_out),
         },
     )
+    if not stop.asked:  # after Ctrl-C, the last checkpoint can be gone on from
+        for old in existing(args.output_dir):
+            shutil.rmtree(old, ignore_errors=True)
     say(table(results))
     if words := advice(results, model):
         say(f"note: {words}")
@@ -699,15 +427,11 @@ def without_folder(value: Any) -> Any:
     return flag + equals + (path.name if path.is_absolute() or ".." in path.parts else word)
 
 
-def as_json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, default=str) + "\n").encode()
-
-
 def main() -> None:
     keep_freed_memory()
     try:
         run(parse(sys.argv[1:]))
-    except (UsageError, DataError, HubError, OSError) as error:
+    except (UsageError, TrainingError, DataError, OSError) as error:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from . import functional as F
 
@@ -152,15 +152,17 @@ class VectorQuantizer(Discrete):
         penalty = self.commitment * commitment
         if not self.ema_decay:
             penalty = penalty + codebook
+        z = F.straight_through(h, z_q)
+        if self.training:  # the codebook is one, and follows what all processes see
+            h, codes = everyones(h.detach()), everyones(codes)
         counts = self.counts(codes)
+        if self.training:
+            self.update(h, codes, counts, generator)
         metrics = {
             "commitment": commitment.mean(),
             "codebook": codebook.mean(),
             "perplexity": F.perplexity(counts),
         }
-        z = F.straight_through(h, z_q)
-        if self.training:
-            self.update(h.detach(), codes, counts, generator)
         return Latent(z, penalty, metrics)
 
     @torch.no_grad()
@@ -185,7 +187,7 @@ class VectorQuantizer(Discrete):
         """Move codes that are hardly used onto random encoder outputs (N, dim)."""
         enough = 0.1 * self.ema_counts.mean()
         dead = self.ema_counts < enough
-        u = F.uniform((self.codebook_size,), vectors, generator)
+        u = F.uniform((self.codebook_size,), vectors, generator, rows=False)
         places = vectors[(u * len(vectors)).long().clamp(max=len(vectors) - 1)]
         self.codebook.copy_(torch.where(dead[:, None], places, self.codebook))
         self.ema_counts.copy_(torch.where(dead, enough, self.ema_counts))
@@ -229,3 +231,12 @@ class FiniteScalarQuantizer(Discrete):
         z, index = self.digits(h)
         codes = (index * self.places).sum(-1)
         return Latent(z, h.new_zeros(len(h)), {"perplexity": F.perplexity(self.counts(codes))})
+
+
+def everyones(x: Tensor) -> Tensor:
+    """The rows of all processes, (B·world, ...), in the order of the whole batch; see `F.Shard`."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, x.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)

@@ -5,7 +5,8 @@ image: the scale at which reconstruction and KL balance without hand-tuned weigh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,19 +21,52 @@ def per_image(x: Tensor) -> Tensor:
 # The evidence lower bound
 
 
+class Shard(torch.Generator):
+    """A generator of one process among several that each hold every `world`-th row of a batch.
+
+    All processes draw the same numbers for the whole batch and keep their own rows, so that several
+    processes see the noise that one would.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+
 def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """ε ~ N(0, I) in float32, on the device of `like`.
 
     A generator keeps its own device, so one CPU seed gives the same noise on every device.
     """
-    device = generator.device if generator is not None else like.device
-    return torch.randn(tuple(shape), generator=generator, device=device).to(like.device)
+    return _draw(torch.randn, shape, like, generator)
 
 
-def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """U[0, 1) in float32, on the device of `like`; see `noise`."""
+def uniform(
+    shape: Sequence[int],
+    like: Tensor,
+    generator: torch.Generator | None = None,
+    rows: bool = True,
+) -> Tensor:
+    """U[0, 1) in float32, on the device of `like`; see `noise`.
+
+    Without `rows`, the shape is not that of a batch, and all processes get the same numbers.
+    """
+    return _draw(torch.rand, shape, like, generator, rows)
+
+
+def _draw(
+    kind: Callable[..., Tensor],
+    shape: Sequence[int],
+    like: Tensor,
+    generator: Any,
+    by_rows: bool = True,
+) -> Tensor:
     device = generator.device if generator is not None else like.device
-    return torch.rand(tuple(shape), generator=generator, device=device).to(like.device)
+    rank, world = 0, 1
+    if by_rows and isinstance(generator, Shard):
+        rank, world = generator.rank, generator.world
+    rows, *rest = shape
+    drawn = kind((rows * world, *rest), generator=generator, device=device)
+    return drawn[rank::world].to(like.device)
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -26,9 +26,11 @@ LAYERS = [
     {"base"},
     {"models"},
     {"storage", "card"},
+    {"checkpoint", "report"},
     {"remote"},
     {"hub"},
     {"space", "evaluate"},
+    {"training"},
 ]
 
 

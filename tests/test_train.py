@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 import hfvae
-from hfvae import data, evaluate
+from hfvae import data, evaluate, training
 from hfvae.disentanglement import factor_vae_score
 
 ROOT = Path(__file__).parent.parent
@@ -240,7 +240,7 @@ def test_a_step_is_an_update_of_the_weights(photos, tmp_path, monkeypatch, capsy
 def test_the_moving_average_forgets_its_start():
     kept, new = [torch.zeros(2), torch.tensor(0)], [torch.ones(2), torch.tensor(7)]
     for n in range(1, 601):
-        train.moving_average(kept, new, torch.tensor(n))
+        training.moving_average(kept, new, torch.tensor(n))
     assert kept[0].min() > 0.99
     assert kept[1] == 7
 
@@ -351,7 +351,7 @@ def test_ctrl_c_saves(photos, tmp_path):
 
 
 def test_batches_hold_every_image_once_an_epoch():
-    batches = train.index_batches(10, 4, seed=0)
+    batches = training.index_batches(10, 4, seed=0)
     drawn = torch.cat([next(batches) for _ in range(5)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
     assert drawn[:10].tolist() != drawn[10:].tolist()

@@ -1,0 +1,102 @@
+"""The whole state of a training run as a folder: safetensors and JSON, no pickle.
+
+checkpoint-000500/state.safetensors holds weights, moving averages, the optimizer's moments and the
+states of the random generators; state.json the stage, the steps and seconds, the flags and the
+config. A folder is written beside its place and renamed, so it is whole or not there.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from .errors import HubError
+from .storage import digest, write_folder
+
+TENSORS, NUMBERS = "state.safetensors", "state.json"
+NAME = "checkpoint-{:06d}"
+
+
+class State(NamedTuple):
+    """What a checkpoint holds: tensors by name, and numbers that JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start with a prefix, without it."""
+        start = f"{prefix}."
+        return {n[len(start) :]: t for n, t in self.tensors.items() if n.startswith(start)}
+
+
+def write(folder: Path, step: int, state: State, limit: int) -> None:
+    """Write a checkpoint into an output folder and remove the oldest beyond the limit."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
+    numbers = state.numbers | {"sha256": digest(tensors)}
+    files = {TENSORS: save(tensors), NUMBERS: json.dumps(numbers, indent=2).encode()}
+    target = folder / NAME.format(step)
+    shutil.rmtree(target, ignore_errors=True)
+    write_folder(target, files)
+    for old in existing(folder)[:-limit]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def existing(folder: Path) -> list[Path]:
+    """The checkpoints in an output folder, the oldest first."""
+    found = folder.glob("checkpoint-*")
+    return sorted(path for path in found if re.fullmatch(r"checkpoint-\d+", path.name))
+
+
+def read(folder: Path) -> State:
+    """A checkpoint.
+
+    Raises:
+        FileNotFoundError: there is none.
+        HubError: it is damaged.
+    """
+    if not (folder / NUMBERS).is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint: it has no {NUMBERS}")
+    try:
+        numbers = json.loads((folder / NUMBERS).read_text("utf-8"))
+        tensors = load((folder / TENSORS).read_bytes())
+        if numbers["sha256"] != digest(tensors):
+            raise ValueError("its SHA-256 is another one")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise HubError(f"the checkpoint {folder} is damaged ({error}): use an older one") from error
+    return State(tensors, numbers)
+
+
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by the number of its parameter."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{i}.{name}": value
+        for i, p in enumerate(parameters)
+        for name, value in optimizer.state.get(p, {}).items()
+    }
+
+
+def set_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Put back what `moments` gave, in the memory layout of the parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in saved.items():
+        number, _, key = name.partition(".")
+        p = parameters[int(number)]
+        kept = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value)
+        optimizer.state[p][key] = kept.copy_(value)
+
+
+def set_weights(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Put weights back where they are, in the layout that they have."""
+    module.load_state_dict(dict(saved))

@@ -1,0 +1,399 @@
+"""The training loop: first the model, then, for a VQ-VAE, its prior; never lost, on many devices.
+
+With a budget of steps or epochs, a run that was killed at any moment and resumed ends with the
+same weights as one that was not, bit for bit on a CPU; and several processes train what one would,
+because noise is drawn for the whole batch and every process takes its rows.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .checkpoint import State
+from .data import ImageSet
+from .evaluate import batches
+from .functional import Shard, reparameterize, uniform
+from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
+from .priors import GaussianMixture
+from .report import samples_png
+from .storage import write_folder
+
+PROGRESS = "progress.png"  # new images while it trains
+FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
+STAGES = ("model", "prior")
+AGREE = 10  # steps after which processes agree on the time and on stopping
+# Flags that change nothing of the weights, and may be others when a run is resumed.
+FREE = (
+    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
+    "checkpoints_total_limit", "report_to", "push_to_hub", "hub_model_id", "hub_private_repo",
+    "space_id", "data_dir", "compile",
+)  # fmt: skip
+
+
+class TrainingError(Exception):
+    """Training cannot start or go on; the message says why and what to do."""
+
+
+@dataclass
+class Budget:
+    """How far along training is, from 0 to 1, by whichever of steps and minutes was given."""
+
+    steps: int | None
+    seconds: float | None
+    step: int = 0
+    spent: float = 0.0
+
+    @property
+    def progress(self) -> float:
+        if self.seconds:
+            return min(1.0, self.spent / self.seconds)
+        return min(1.0, self.step / self.steps) if self.steps else 1.0
+
+
+def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Every image once an epoch, in an order that the seed fixes, without end."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < size:
+            left = torch.cat([left, torch.randperm(n, generator=generator)])
+        yield left[:size]
+        left = left[size:]
+
+
+def learning_rate(args: argparse.Namespace, budget: Budget) -> float:
+    """Linear warm-up, then a cosine down to 2 %."""
+    warm = min(1.0, (budget.step + 1) / max(1, args.lr_warmup_steps))
+    return args.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * budget.progress)))
+
+
+class Progress:
+    """The bar and the trackers. Once a second, not every step: reading a number waits for a GPU."""
+
+    def __init__(self, args: argparse.Namespace, accelerator: Any, budget: Budget) -> None:
+        from tqdm import tqdm
+
+        self.images_per_step = args.train_batch_size * args.gradient_accumulation_steps
+        self.accelerator = accelerator
+        self.bar = tqdm(
+            total=100,
+            bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
+            disable=not accelerator.is_main_process,
+        )
+        self.step, self.seconds = budget.step, budget.spent
+
+    def show(self, budget: Budget, metrics: dict[str, Tensor], last: bool) -> None:
+        seconds = budget.spent - self.seconds
+        if seconds < 1 and not last:
+            return
+        numbers = {name: value.item() for name, value in metrics.items()}
+        if not math.isfinite(sum(numbers.values())):
+            raise TrainingError(
+                f"the loss is no longer a number after {budget.step} steps, so this stage was not "
+                "saved: try a lower --learning_rate, or --mixed_precision no"
+            )
+        rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
+        self.step, self.seconds = budget.step, budget.spent
+        self.bar.update(100 * budget.progress - self.bar.n)
+        nats = ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+        self.bar.set_postfix_str(f"step {budget.step}, {nats} nats, {rate:.0f} images/s")
+        self.accelerator.log(numbers | {"images/s": rate}, step=budget.step)
+
+
+class StopOnInterrupt:
+    """Ctrl-C asks the loop to stop after its step; a second one means it."""
+
+    asked = False
+
+    def __enter__(self) -> "StopOnInterrupt":
+        self.previous = signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def ask(self, *_: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self.previous)
+
+
+def moving_average(kept: Sequence[Tensor], new: Sequence[Tensor], updates: Tensor | int) -> None:
+    """kept ← γ kept + (1−γ) new, with a γ that grows to 0.999, so that the start is forgotten."""
+    decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
+    for old, value in zip(kept, new, strict=True):
+        old.lerp_(value, 1 - decay) if old.is_floating_point() else old.copy_(value)
+
+
+class Run:
+    """A training and all that it needs to go on later.
+
+    Args:
+        args: the flags of train.py.
+        model: what is trained.
+        images: what it is trained on.
+        budgets: of the model and of its prior.
+        accelerator: of accelerate.
+        resumed: a checkpoint to go on from.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        model: BaseAutoencoder,
+        images: ImageSet,
+        budgets: Sequence[Budget],
+        accelerator: Any,
+        resumed: State | None = None,
+    ) -> None:
+        self.args, self.images, self.accelerator = args, images, accelerator
+        self.budgets = dict(zip(STAGES, budgets, strict=True))
+        self.device = accelerator.device
+        self.noise = Shard(self.device)
+        self.noise.rank, self.noise.world = accelerator.process_index, accelerator.num_processes
+        self.noise.manual_seed(args.seed)
+        self.resumed = resumed
+        if self.noise.world > 1 and self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        if resumed is not None:
+            self.go_on(resumed)
+
+    def go_on(self, state: State) -> None:
+        """Put back everything but the optimizer and the average, which a stage makes itself."""
+        if state.numbers["stage"] == "prior":
+            self.model.set_prior("autoregressive")
+            self.model.to(memory_format=torch.contiguous_format)
+        checkpoint.set_weights(self.model, state.part("model"))
+        torch.set_rng_state(state.tensors["rng.torch"])
+        self.noise.set_state(state.tensors["rng.noise"])
+        for name, (step, spent) in state.numbers["budgets"].items():
+            self.budgets[name].step, self.budgets[name].spent = step, spent
+
+    def save(self, stage: str, optimizer: Any, average: Any) -> None:
+        """Write a checkpoint; a full disk costs the checkpoint and not the training."""
+        if not self.accelerator.is_main_process or not self.args.checkpointing_steps:
+            return
+        tensors = {"rng.torch": torch.get_rng_state(), "rng.noise": self.noise.get_state()}
+        tensors |= checkpoint.named("model", self.model.state_dict())
+        tensors |= checkpoint.named("optimizer", checkpoint.moments(optimizer))
+        if average is not None:
+            tensors |= checkpoint.named("average", average.state_dict())
+        budgets = {name: (b.step, b.spent) for name, b in self.budgets.items()}
+        numbers = {"stage": stage, "budgets": budgets, "flags": flags(self.args)}
+        step = sum(b.step for b in self.budgets.values())
+        try:
+            state = State(tensors, numbers)
+            checkpoint.write(self.args.output_dir, step, state, self.args.checkpoints_total_limit)
+        except OSError as error:
+            self.accelerator.print(f"no checkpoint at step {step}: {error}; training goes on")
+
+    def optimize(
+        self,
+        stage: str,
+        module: nn.Module,
+        loss_of: Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]],
+        n: int,
+        stop: StopOnInterrupt,
+        now_and_then: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Train a module until the budget is spent or Ctrl-C; return it, or its moving average.
+
+        Args:
+            stage: "model" or "prior".
+            loss_of: (the module as accelerate prepared it, indices of a batch) -> loss, metrics.
+            n: how many images or codes there are to draw indices from.
+            now_and_then: called at every tenth of the way.
+        """
+        args, accelerator, budget = self.args, self.accelerator, self.budgets[stage]
+        average = None
+        if args.use_ema:
+            average = torch.optim.swa_utils.AveragedModel(
+                module, multi_avg_fn=moving_average, use_buffers=True
+            )
+        raw = torch.optim.AdamW(
+            module.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), fused=True
+        )
+        if self.resumed is not None and self.resumed.numbers["stage"] == stage:
+            checkpoint.set_moments(raw, self.resumed.part("optimizer"))
+            if average is not None:
+                checkpoint.set_weights(average, self.resumed.part("average"))
+        prepared, optimizer = accelerator.prepare(
+            torch.compile(module) if args.compile else module, raw
+        )
+        prepared.train()
+        progress = Progress(args, accelerator, budget)
+        batches_drawn = index_batches(n, args.train_batch_size, args.seed)
+        for _ in range(budget.step * args.gradient_accumulation_steps):
+            next(batches_drawn)
+        start, tenth = time.perf_counter() - budget.spent, math.floor(10 * budget.progress) / 10
+        if stage == "prior" and not budget.step:
+            self.save(stage, raw, average)  # between the stages
+        while budget.progress < 1 and not stop.asked:
+            for _ in range(args.gradient_accumulation_steps):
+                index = next(batches_drawn)
+                mine = index[accelerator.process_index :: accelerator.num_processes]
+                with accelerator.accumulate(prepared):
+                    loss, metrics = loss_of(prepared, mine)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(module.parameters(), 1.0)
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(args, budget)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            if average is not None:
+                average.update_parameters(module)
+            budget.step += 1
+            self.agree(budget, time.perf_counter() - start, stop)
+            done = stop.asked or budget.progress >= 1
+            progress.show(budget, metrics, last=done)
+            every = args.checkpointing_steps
+            if every and (budget.step % every == 0 or stop.asked) and budget.progress < 1:
+                self.save(stage, raw, average)
+            if budget.progress >= tenth + 0.1 and not done and accelerator.is_main_process:
+                tenth = math.floor(10 * budget.progress) / 10
+                now_and_then()
+        progress.bar.close()
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # no autocast in forward
+        self.average_statistics(module)
+        return (module if average is None else average.module).eval()
+
+    def agree(self, budget: Budget, spent: float, stop: StopOnInterrupt) -> None:
+        """The seconds that were spent and whether to stop, the same on every process."""
+        if self.accelerator.num_processes == 1:
+            budget.spent = spent
+        elif budget.step % AGREE == 0:
+            mine = torch.tensor([spent, float(stop.asked)], device=self.device)
+            largest = self.accelerator.gather(mine[None]).amax(0)
+            budget.spent, stop.asked = largest[0].item(), bool(largest[1])
+
+    def average_statistics(self, module: nn.Module) -> None:
+        """BatchNorm's running statistics differ between processes: take their mean."""
+        if self.accelerator.num_processes == 1:
+            return
+        for part in module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                for statistic in (part.running_mean, part.running_var):
+                    if statistic is not None:
+                        statistic.copy_(self.accelerator.reduce(statistic, "mean"))
+
+    def fit_model(self, stop: StopOnInterrupt) -> None:
+        """The first stage: −log p(x|z) + penalty."""
+        args, model, budget = self.args, self.model, self.budgets["model"]
+        if self.resumed is not None and self.resumed.numbers["stage"] == "prior":
+            model.eval()
+            return
+
+        def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            x = self.images.batch(index, self.device)
+            if args.random_flip:
+                mirrored = uniform((len(x), 1, 1, 1), x, self.noise) < 0.5
+                x = torch.where(mirrored, x.flip(3), x)
+            x = model.likelihood.observe(x, self.noise).to(memory_format=torch.channels_last)
+            if isinstance(model, VAE) and args.kl_warmup_steps:
+                warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
+                model.bottleneck.beta = model.config.beta * warm
+            out = prepared(x, self.noise)
+            return out.loss, out.metrics
+
+        def show_progress() -> None:
+            if model.prior is not None:
+                write_folder(args.output_dir, {PROGRESS: samples_png(model)})
+
+        kept = self.optimize("model", model, loss_of, len(self.images), stop, show_progress)
+        if isinstance(kept, VAE):
+            kept.bottleneck.beta = kept.config.beta
+        # The layout in which from_pretrained builds it: another one rounds differently.
+        self.model = kept.to(memory_format=torch.contiguous_format)
+
+    def fit_prior(self, stop: StopOnInterrupt) -> None:
+        """The second stage: p(z) for a model that has none yet, fitted to its latents."""
+        args, model, budget = self.args, self.model, self.budgets["prior"]
+        say = self.accelerator.print
+        if isinstance(model, VQVAE) and budget.progress < 1 and not stop.asked:
+            say("training the prior on the codes ...")
+            codes = all_latents(model, self.images, args.seed, len(self.images))
+            if args.random_flip:
+                mirrored = all_latents(model, self.images, args.seed, len(self.images), mirror=True)
+                codes = torch.cat([codes, mirrored])
+            if model.config.prior != "autoregressive":
+                model.set_prior("autoregressive")
+
+            def loss_of(prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+                nll = prepared(codes[index].to(model.device).long()).mean()
+                return nll, {"codes": nll.detach()}
+
+            model.prior = self.optimize("prior", model.prior, loss_of, len(codes), stop)
+        elif isinstance(model, Autoencoder) or args.prior == "mixture":
+            say("fitting a mixture of Gaussians to the latents ...")
+            z = all_latents(model, self.images, args.seed, FOR_THE_MIXTURE)
+            components = getattr(model.config, "prior_components", 1)
+            model.set_prior("mixture", prior_components=min(components, len(z)))
+            assert isinstance(model.prior, GaussianMixture)
+            model.prior.fit(z, args.seed)
+
+
+def flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that decide the weights, as JSON has them."""
+    return json.loads(
+        json.dumps({k: v for k, v in vars(args).items() if k not in FREE}, default=str)
+    )
+
+
+def find_checkpoint(args: argparse.Namespace) -> State | None:
+    """The checkpoint that --resume_from_checkpoint asks for; None if `latest` finds none.
+
+    Raises:
+        FileNotFoundError, HubError: there is none at that place, or it is damaged.
+        TrainingError: it is of a run with other flags.
+    """
+    if args.resume_from_checkpoint == "latest":
+        found = checkpoint.existing(args.output_dir)
+        if not found:
+            return None
+        folder = found[-1]
+    else:
+        folder = Path(args.resume_from_checkpoint)
+    state = checkpoint.read(folder)
+    then, now = state.numbers["flags"], flags(args)
+    changed = [
+        f"--{name} was {then.get(name)} and is {now.get(name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if changed:
+        raise TrainingError(
+            f"{folder} is of a run with other flags: {'; '.join(changed)}. Give the same, or start "
+            "afresh without --resume_from_checkpoint"
+        )
+    return state
+
+
+@torch.inference_mode()
+def all_latents(
+    model: BaseAutoencoder, images: ImageSet, seed: int, most: int, mirror: bool = False
+) -> Tensor:
+    """Codes, or draws from the posterior, of the first images, on the CPU."""
+    noise = torch.Generator().manual_seed(seed)
+    found = []
+    for x in batches(model, dataclasses.replace(images, pixels=images.pixels[:most]), seed):
+        x = x.flip(3) if mirror else x
+        if isinstance(model, VAE):
+            z = reparameterize(*model.posterior(x), noise)
+        elif isinstance(model, VQVAE):
+            z = model.codes(x).int()
+        else:
+            z = model.encode(x)
+        found.append(z.cpu())
+    return torch.cat(found).clone()

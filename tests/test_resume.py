@@ -1,0 +1,143 @@
+"""Nothing is lost: killed at any moment and resumed, a run ends with the same weights."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hfvae
+
+TRAIN = Path(__file__).parent.parent / "train.py"
+FAMILIES = {
+    "vae": ["--model", "vae", "--latent_dim", "4", "--use_ema", "--kl_warmup_steps", "9"],
+    "vq-vae": ["--model", "vq-vae", "--codebook_size", "16", "--gradient_accumulation_steps", "2"],
+}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def command(photos, out, family, *extra, steps=14):
+    return [
+        sys.executable, TRAIN, "--dataset", photos, "--resolution", "16", "--output_dir", out,
+        "--max_train_steps", steps, "--train_batch_size", "8", "--checkpointing_steps", "3",
+        "--random_flip", *FAMILIES[family], *extra,
+    ]  # fmt: skip
+
+
+def run(argv, status=0):
+    done = subprocess.run(
+        list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def killed(argv, when):
+    """Start a run and kill it once `when` is true; whether it was still running."""
+    with subprocess.Popen(
+        list(map(str, argv)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and not when():
+            time.sleep(0.005)
+        if process.poll() is not None:
+            return False
+        os.kill(process.pid, signal.SIGKILL)
+        return True
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def at_checkpoint(out, step):
+    return lambda: any(int(p.name[11:]) >= step for p in out.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_in_every_stage_and_resumed_it_ends_the_same(photos, tmp_path, family):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(command(photos, whole, family))
+    assert not list(whole.glob("checkpoint-*"))  # done with
+    again = command(photos, out, family, "--resume_from_checkpoint", "latest")
+    assert killed(again, at_checkpoint(out, 3))  # afresh, since there is none
+    assert killed(again, at_checkpoint(out, 9))
+    if family == "vq-vae":
+        assert killed(again, at_checkpoint(out, 17))  # in the training of the prior
+    words = run(again)
+    assert "resuming from step" in words
+    assert weights(out) == weights(whole)
+    hfvae.from_pretrained(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_twenty_times_at_random_it_ends_the_same(photos, tmp_path, family):
+    whole = tmp_path / "whole"
+    start = time.monotonic()
+    run(command(photos, whole, family, steps=60))
+    seconds = time.monotonic() - start
+    draw, kills = random.Random(0), 0
+    while kills < 20:
+        out = tmp_path / f"out{kills}"
+        again = command(photos, out, family, "--resume_from_checkpoint", "latest", steps=60)
+        deadline = time.monotonic() + draw.uniform(0.2, 1.0) * seconds
+        while killed(again, lambda: time.monotonic() > deadline):  # noqa: B023
+            kills += 1
+            deadline = time.monotonic() + draw.uniform(0.3, 1.5) * seconds
+        assert weights(out) == weights(whole)
+
+
+def test_what_cannot_be_resumed_is_said(photos, tmp_path):
+    out = tmp_path / "out"
+    first = command(photos, out, "vae")
+    assert "starting afresh" in run([*first, "--resume_from_checkpoint", "latest"])
+    finished = weights(out)
+    words = run([*first, "--resume_from_checkpoint", "latest"], status=2)
+    assert "holds a finished model" in words
+    words = run([*first, "--resume_from_checkpoint", tmp_path / "none"], status=2)
+    assert "is no checkpoint" in words
+    assert killed(command(photos, tmp_path / "b", "vae"), at_checkpoint(tmp_path / "b", 6))
+    latest = sorted((tmp_path / "b").glob("checkpoint-*"))
+    assert len(latest) <= 2
+    other = command(
+        photos, tmp_path / "b", "vae", "--beta", "3", "--resume_from_checkpoint", "latest"
+    )
+    words = run(other, status=2)
+    assert "--beta was None and is 3.0" in words
+    data = bytearray((latest[-1] / "state.safetensors").read_bytes())
+    data[-5] ^= 1
+    (latest[-1] / "state.safetensors").write_bytes(data)
+    again = command(photos, tmp_path / "b", "vae", "--resume_from_checkpoint")
+    assert "is damaged" in run([*again, "latest"], status=2)
+    # An older one is still there.
+    run([*again, latest[0]])
+    assert weights(tmp_path / "b") == finished
+
+
+def test_a_checkpoint_holds_no_pickle_and_says_what_it_is(photos, tmp_path):
+    out = tmp_path / "out"
+    assert killed(command(photos, out, "vae"), at_checkpoint(out, 3))
+    folder = sorted(out.glob("checkpoint-*"))[0]
+    assert {p.name for p in folder.iterdir()} == {"state.safetensors", "state.json"}
+    numbers = json.loads((folder / "state.json").read_text())
+    assert numbers["stage"] == "model"
+    assert numbers["flags"]["max_train_steps"] == 14
+    shutil.rmtree(out)
