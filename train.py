@@ -285,11 +285,15 @@ def run(args: argparse.Namespace) -> None:
         "streaming": args.streaming,
         "max_samples": args.max_train_samples,
     }
-    images = load_images(
-        args.dataset, "train", size=args.resolution, channels=args.channels, **where
-    )
-    _, channels, height, width = images.pixels.shape
-    held_out = load_images(args.dataset, "test", size=(height, width), channels=channels, **where)
+    with accelerator.main_process_first():  # the others find what it decoded
+        images = load_images(
+            args.dataset, "train", size=args.resolution, channels=args.channels, **where
+        )
+        _, channels, height, width = images.pixels.shape
+        size = (height, width)
+        held_out = load_images(args.dataset, "test", size=size, channels=channels, **where)
+    if images.note:
+        say(images.note)
     for bad in images.skipped + held_out.skipped:
         say(f"skipped {bad}")
     if skipped := len(images.skipped) + len(held_out.skipped):

@@ -5,16 +5,13 @@ mapped from a file on disk when it is large.
 """
 
 import gzip
-import io
+import hashlib
 import math
 import os
-import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import sprites
+from . import decoding, sprites
+from .decoding import Record, decode, opened, room
 from .errors import NEEDS_TRAIN, expand
-from .images import to_bytes
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # The names that torchvision knows, as (class, arguments for training, arguments for testing).
@@ -42,13 +39,9 @@ TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "flowers102": ("Flowers102", {"split": "train"}, {"split": "test"}),
 }
 LICENCES = {"sprites": "apache-2.0", "fashion-mnist": "mit", "mnist": "cc-by-sa-3.0"}
-CACHE = Path("~/.cache/hfvae").expanduser()
-IN_MEMORY = 2**30  # bytes of decoded images; more than that goes to a file
 HELD_OUT = 0.1  # of the images, where a source has no test split of its own
 SPRITES = {"train": 20_000, "test": 2_000}  # how many of the 589,824, none of them in both
 DEFAULT_SIZE = (64, 64)  # for images that do not all have one small size
-
-Record = tuple[str, Any]  # an image's name, and a path, bytes, array or PIL image
 
 
 class DataError(ValueError):
@@ -65,6 +58,7 @@ class ImageSet:
         pixels: uint8 (N, C, H, W), in memory or mapped from a file.
         factors: int64 (N, K), where the images have known factors.
         skipped: what could not be read, as "name: reason".
+        note: where the decoded images are kept, in words.
     """
 
     name: str
@@ -72,6 +66,7 @@ class ImageSet:
     pixels: Tensor
     factors: Tensor | None = None
     skipped: list[str] = field(default_factory=list)
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -130,11 +125,33 @@ def load_images(
     if size is None or channels is None:
         own_size, own_channels = _look(records)
         size, channels = size or own_size, channels or own_channels
-    pixels, skipped = decode(records, size, channels)
+    if isinstance(records, _Grey) and records.images.shape[1:] == size and channels == 1:
+        return ImageSet(name, split, torch.from_numpy(records.images[:, None].copy()))
+    pixels, skipped, note = decode(records, size, channels, identity(records))
     if not len(pixels):
         first = skipped[0] if skipped else "there are fewer, so ask for fewer"
         raise DataError(f"none of the {len(records)} images in {dataset} can be read: {first}")
-    return ImageSet(name, split, pixels, skipped=skipped)
+    return ImageSet(name, split, pixels, skipped=skipped, note=note)
+
+
+def identity(records: "Sequence[Record] | _Stream") -> str | None:
+    """What changes when any image does; None where that is not known."""
+    if isinstance(records, _Rows):
+        return f"{records.rows._fingerprint} {records.column}"
+    if isinstance(records, _Subset):
+        inner = identity(records.records)
+        chosen = hashlib.sha256(np.asarray(records.chosen, np.int64).tobytes()).hexdigest()
+        return inner and f"{inner} {chosen}"
+    if isinstance(records, _Pairs):  # torchvision's own are fixed by their checksums
+        pairs = records.pairs
+        return f"{type(pairs).__name__} {len(pairs)} {getattr(pairs, 'root', '')}"
+    if not isinstance(records, list):
+        return None
+    sha = hashlib.sha256()
+    for name, path in records:
+        found = path.stat()
+        sha.update(f"{path.parent.resolve()} {name} {found.st_size} {found.st_mtime_ns}".encode())
+    return sha.hexdigest()
 
 
 def dataset_name(dataset: str) -> str:
@@ -193,7 +210,7 @@ def _sprites(split: str, size: tuple[int, int], channels: int) -> ImageSet:
     )
     start = 0 if split == "train" else SPRITES["train"]
     factors = sprites.combination(order[start : start + SPRITES[split]])
-    pixels = torch.from_numpy(_room((len(factors), channels, *size)))
+    pixels = torch.from_numpy(room((len(factors), channels, *size)))
     for i in range(0, len(factors), 256):
         try:
             pixels[i : i + 256] = sprites.render(factors[i : i + 256], size, channels)
@@ -331,7 +348,7 @@ def _torchvision(
     import torchvision
 
     kind, train, test = TORCHVISION[name]
-    root = expand(data_dir) if data_dir else CACHE
+    root = expand(data_dir) if data_dir else decoding.CACHE
     arguments = train if split == "train" else test
     try:
         images = getattr(torchvision.datasets, kind)(str(root), download=True, **arguments)
@@ -429,56 +446,7 @@ def _share(records: Sequence[Record], split: str) -> Sequence[Record]:
     return _Subset(records, sorted(order[:held_out] if split == "test" else order[held_out:]))
 
 
-# Decoding
-
-
-def decode(
-    records: "Sequence[Record] | _Stream", size: tuple[int, int], channels: int
-) -> tuple[Tensor, list[str]]:
-    """All records as uint8 (N, C, H, W), and "name: reason" for those that cannot be read."""
-    if isinstance(records, _Grey) and records.images.shape[1:] == size and channels == 1:
-        return torch.from_numpy(records.images[:, None].copy()), []
-    shape = (len(records), channels, *size)
-    pixels = _room(shape)
-    skipped: list[str] = []
-    n = 0
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        source = iter(records)
-        while chunk := list(islice(source, 1024)):
-            for name, image, problem in pool.map(partial(_decode, size, channels), chunk):
-                if image is None:
-                    skipped.append(f"{name}: {problem}")
-                else:
-                    pixels[n] = image
-                    n += 1
-    return torch.from_numpy(pixels[:n]), skipped
-
-
-def _decode(
-    size: tuple[int, int], channels: int, record: Record
-) -> tuple[str, np.ndarray | None, str]:
-    name, source = record
-    try:
-        return name, to_bytes(_opened(source), size, channels), ""
-    except Exception as error:  # decoders fail in many ways, and one picture must not stop a run
-        return name, None, str(error) if isinstance(source, Path) else type(error).__name__
-
-
-def _opened(source: Any) -> Any:
-    """Bytes, and files that are still on the Hub, as something to read from."""
-    if isinstance(source, str) and source.startswith("hf://"):
-        from huggingface_hub import HfFileSystem
-
-        source = HfFileSystem().cat_file(source)
-    return io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _room(shape: tuple[int, ...]) -> np.ndarray:
-    """Space for the decoded images: memory, or a file without a name that goes with the process."""
-    if np.prod(shape) <= IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return np.memmap(tempfile.TemporaryFile(dir=CACHE), np.uint8, "w+", shape=shape)
+# The size and channels that fit
 
 
 def _look(records: "Sequence[Record] | _Stream") -> tuple[tuple[int, int], int]:
@@ -496,7 +464,7 @@ def _headers(records: "Sequence[Record] | _Stream") -> Iterator[Image.Image]:
     step = 1 if isinstance(records, _Stream) else max(1, len(records) // 64)
     for _, source in islice(records, 0, 65 * step, step):
         try:
-            source = _opened(source)
+            source = opened(source)
             if isinstance(source, np.ndarray):
                 source = Image.fromarray(source)
             yield source if isinstance(source, Image.Image) else Image.open(source)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hfvae import data, sprites
+from hfvae import data, decoding, sprites
 from hfvae.data import DataError, load_images
 
 
@@ -138,8 +138,8 @@ def test_large_sets_live_in_a_file(tmp_path, monkeypatch):
     for i, image in enumerate(draw(10)):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     small = load_images(str(tmp_path)).pixels
-    monkeypatch.setattr(data, "IN_MEMORY", 100)
-    monkeypatch.setattr(data, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(decoding, "IN_MEMORY", 100)
+    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
     large = load_images(str(tmp_path)).pixels
     assert torch.equal(small, large)
     assert (tmp_path / "cache").is_dir()
@@ -191,3 +191,62 @@ def test_a_missing_set_is_refused_in_words(tmp_path, make, message):
         (empty / "bad" / f"{name}.png").write_text("")
     with pytest.raises(DataError, match=message):
         load_images(str(make(empty)))
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """A folder of images that are many enough to be kept decoded."""
+    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(decoding, "WORTH_KEEPING", 100)
+    (tmp_path / "many").mkdir()
+    for i, image in enumerate(draw(20)):
+        Image.fromarray(image).save(tmp_path / "many" / f"{i}.png")
+    (tmp_path / "many" / "bad.png").write_text("")
+    return tmp_path / "many"
+
+
+def test_many_images_are_decoded_once(many, monkeypatch):
+    first = load_images(str(many))
+    assert "decoded 19 images once, for later runs in" in first.note
+
+    def never(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(decoding, "_decode", never)
+    again = load_images(str(many))
+    assert "using 19 images decoded before" in again.note
+    assert torch.equal(first.pixels, again.pixels)
+    assert again.skipped == first.skipped
+    monkeypatch.setattr(decoding, "IN_MEMORY", 10)  # mapped from the file
+    assert torch.equal(load_images(str(many)).pixels, first.pixels)
+
+
+def test_what_has_changed_is_decoded_again(many):
+    first = load_images(str(many))
+    Image.new("RGB", (16, 12), "white").save(many / "3.png")
+    second = load_images(str(many))
+    assert "once" in second.note
+    assert not torch.equal(first.pixels, second.pixels)
+    assert "once" in load_images(str(many), size=(8, 8)).note
+    assert "once" in load_images(str(many), "test").note
+
+
+def test_a_full_disk_or_an_interrupt_leaves_nothing_half_kept(many, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding.os, "posix_fallocate", full)
+        images = load_images(str(many))
+    assert len(images) == 19
+    assert "not kept: [Errno 28] No space left" in images.note
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "_decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_images(str(many))
+    assert not list((tmp_path / "cache" / "decoded").iterdir())
+    assert torch.equal(load_images(str(many)).pixels, images.pixels)
