@@ -50,6 +50,14 @@ COLUMNS = {
         ("map", "map, pictures/s", ".0f"),
         ("requests", "requests while moving", ".0f"),
     ],
+    "fine_tuning": [
+        ("scratch", "from scratch, bits/dim", ".3f"),
+        ("tuned", "fine-tuned, bits/dim", ".3f"),
+    ],
+    "large_folder": [
+        ("first_step_s", "first step after, s", ".0f"),
+        ("peak_gib", "peak memory, GiB", ".2f"),
+    ],
     "latent_gaps": [
         ("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
         ("psnr", "PSNR, dB", ".1f"),

@@ -59,6 +59,7 @@ class ImageSet:
         factors: int64 (N, K), where the images have known factors.
         skipped: what could not be read, as "name: reason".
         note: where the decoded images are kept, in words.
+        mapped: the file that the pixels are in, if they are in one.
     """
 
     name: str
@@ -67,13 +68,16 @@ class ImageSet:
     factors: Tensor | None = None
     skipped: list[str] = field(default_factory=list)
     note: str = ""
+    mapped: Any = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def batch(self, index: Tensor | slice, device: torch.device | str = "cpu") -> Tensor:
         """Images as float (B, C, H, W) in [0, 1] on a device."""
-        return self.pixels[index].to(device, non_blocking=True).float() / 255
+        x = self.pixels[index].to(device, non_blocking=True).float() / 255
+        decoding.let_go(self.mapped)
+        return x
 
 
 def load_images(
@@ -127,11 +131,11 @@ def load_images(
         size, channels = size or own_size, channels or own_channels
     if isinstance(records, _Grey) and records.images.shape[1:] == size and channels == 1:
         return ImageSet(name, split, torch.from_numpy(records.images[:, None].copy()))
-    pixels, skipped, note = decode(records, size, channels, identity(records))
+    pixels, skipped, note, mapped = decode(records, size, channels, identity(records))
     if not len(pixels):
         first = skipped[0] if skipped else "there are fewer, so ask for fewer"
         raise DataError(f"none of the {len(records)} images in {dataset} can be read: {first}")
-    return ImageSet(name, split, pixels, skipped=skipped, note=note)
+    return ImageSet(name, split, pixels, skipped=skipped, note=note, mapped=mapped)
 
 
 def identity(records: "Sequence[Record] | _Stream") -> str | None:
@@ -148,9 +152,9 @@ def identity(records: "Sequence[Record] | _Stream") -> str | None:
     if not isinstance(records, list):
         return None
     sha = hashlib.sha256()
-    for name, path in records:
-        found = path.stat()
-        sha.update(f"{path.parent.resolve()} {name} {found.st_size} {found.st_mtime_ns}".encode())
+    for _, path in records:
+        found = os.stat(path)
+        sha.update(f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}\n".encode())
     return sha.hexdigest()
 
 
@@ -188,7 +192,7 @@ def find_records(
     if path.is_dir():
         if any(path.glob("*-images-idx3-ubyte*")):
             return _idx(path, split)
-        if any(path.rglob("*.parquet")):
+        if any(name.endswith(".parquet") for name in _names(path)):
             return _columns(str(path), split, image_column)
         return _folder(path, split)
     if path.is_file():
@@ -247,16 +251,24 @@ def _folder(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
     }
     has_split = all(own.values())
     root = (own[split] if has_split else own["train"]) or folder
-    files = sorted(
-        p
-        for p in root.rglob("*")
-        if p.suffix.lower() in IMAGE_FILES
-        and not any(part.startswith(".") for part in p.relative_to(root).parts)
-    )
-    if not files:
+    names = [n for n in _names(root) if os.path.splitext(n)[1].lower() in IMAGE_FILES]
+    if not names:
         kinds = ", ".join(sorted(IMAGE_FILES))
         raise DataError(f"{root} holds no images ({kinds})")
-    return [(str(p.relative_to(folder)), p) for p in files], has_split
+    inside = "" if root == folder else f"{root.name}/"
+    names.sort(key=lambda name: name.split(os.sep))
+    return [(inside + name, root / name) for name in names], has_split
+
+
+def _names(folder: Path) -> list[str]:
+    """The files in a folder and below it, by their relative paths, without hidden ones."""
+    found = []
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(where, folder)
+        prefix = "" if below == "." else below + os.sep
+        found += [prefix + name for name in files if not name.startswith(".")]
+    return found
 
 
 def _columns(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -33,6 +34,7 @@ class Decoded(NamedTuple):
     pixels: Tensor
     skipped: list[str]
     note: str = ""
+    mapped: mmap.mmap | None = None  # the file that the pixels are in, if they are in one
 
 
 def decode(
@@ -73,10 +75,10 @@ def _write(folder: Path, records: Any, shape: tuple[int, ...]) -> None:
             file.truncate(int(np.prod(shape)))
             if hasattr(os, "posix_fallocate"):  # so that a full disk says so now, and in words
                 os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
-            pixels = np.memmap(file, np.uint8, "r+", shape=shape)
-            filled, skipped = _fill(records, pixels, shape[2:], shape[1])
+            mapped = mmap.mmap(file.fileno(), int(np.prod(shape)))
+            pixels = np.frombuffer(mapped, np.uint8).reshape(shape)
+            filled, skipped = _fill(records, pixels, shape[2:], shape[1], mapped)
             n = len(filled)
-            del filled, pixels
             file.truncate(n * int(np.prod(shape[1:])))
         (stage / "skipped.json").write_text(json.dumps(skipped))
         if not folder.exists():  # another process may have been as far
@@ -93,13 +95,25 @@ def _read(folder: Path, shape: tuple[int, ...]) -> Decoded:
         return Decoded(torch.empty((0, *shape), dtype=torch.uint8), skipped)
     if path.stat().st_size <= IN_MEMORY:
         pixels = np.fromfile(path, np.uint8).reshape(n, *shape)
-    else:  # copy on write: torch wants an array that may be written to
-        pixels = np.memmap(path, np.uint8, "c", shape=(n, *shape))
-    return Decoded(torch.from_numpy(pixels), skipped)
+        return Decoded(torch.from_numpy(pixels), skipped)
+    with open(path, "rb") as file:  # copy on write: torch wants an array that may be written to
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    pixels = np.frombuffer(mapped, np.uint8).reshape(n, *shape)
+    return Decoded(torch.from_numpy(pixels), skipped, mapped=mapped)
+
+
+def let_go(mapped: mmap.mmap | None) -> None:
+    """Let what was read of a file leave this process's memory; the system may keep it cached."""
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _fill(
-    records: Iterable[Record], pixels: np.ndarray, size: Any, channels: int
+    records: Iterable[Record],
+    pixels: np.ndarray,
+    size: Any,
+    channels: int,
+    mapped: mmap.mmap | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Decode into an array, and return its part that was filled."""
     skipped: list[str] = []
@@ -113,6 +127,7 @@ def _fill(
                 else:
                     pixels[n] = image
                     n += 1
+            let_go(mapped)
     return pixels[:n], skipped
 
 
