@@ -25,7 +25,6 @@ import argparse
 import dataclasses
 import math
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -35,7 +34,7 @@ import torch
 
 from hfvae import PRESETS, from_pretrained
 from hfvae.card import CARD, render_card
-from hfvae.checkpoint import existing
+from hfvae.checkpoint import remove_checkpoints
 from hfvae.configs import Config
 from hfvae.data import (
     DataError,
@@ -248,6 +247,9 @@ def run(args: argparse.Namespace) -> None:
     # All that can be refused is refused before the images are read.
     started = time.perf_counter()
     base = base_model(args)
+    if base is not None:  # its size and channels, unless told otherwise
+        args.resolution = args.resolution or base.config.size
+        args.channels = args.channels or base.config.channels
     make_config(args, base, args.resolution or (64, 64), args.channels or 3)
     if args.report_to not in ("none", *map(str, get_available_trackers())):
         raise UsageError(f"--report_to {args.report_to} needs: pip install {args.report_to}")
@@ -259,9 +261,6 @@ def run(args: argparse.Namespace) -> None:
             f"{args.output_dir} holds a finished model: choose another --output_dir, or replace it "
             "with --overwrite_output_dir"
         )
-    if base is not None:  # its size and channels, unless told otherwise
-        args.resolution = args.resolution or base.config.size
-        args.channels = args.channels or base.config.channels
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or best_precision(),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -315,12 +314,16 @@ def run(args: argparse.Namespace) -> None:
     if accelerator.is_main_process:
         write_folder(args.output_dir, {})  # if it cannot be written to, then now
 
+    if args.compile and accelerator.num_processes > 1:
+        raise UsageError("--compile works with one process: leave it away, or use one")
     if args.resume_from_checkpoint and resumed is None:
         say(f"no checkpoint in {args.output_dir}: starting afresh")
     budget, prior_budget = budgets = make_budgets(args, model, len(images))
     training = Run(args, model, images, budgets, accelerator, resumed)
     if resumed is not None:
         say(f"resuming from step {budget.step + prior_budget.step}")
+    elif accelerator.is_main_process:  # of another run, which this one replaces
+        remove_checkpoints(args.output_dir)
     with StopOnInterrupt() as stop:
         training.fit_model(stop)
         model = training.model
@@ -373,8 +376,7 @@ def run(args: argparse.Namespace) -> None:
         },
     )
     if not stop.asked:  # after Ctrl-C, the last checkpoint can be gone on from
-        for old in existing(args.output_dir):
-            shutil.rmtree(old, ignore_errors=True)
+        remove_checkpoints(args.output_dir)
     say(table(results))
     if words := advice(results, model):
         say(f"note: {words}")

@@ -42,16 +42,23 @@ def write(folder: Path, step: int, state: State, limit: int) -> None:
     numbers = state.numbers | {"sha256": digest(tensors)}
     files = {TENSORS: save(tensors), NUMBERS: json.dumps(numbers, indent=2).encode()}
     target = folder / NAME.format(step)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        return  # the one that this run went on from
     write_folder(target, files)
     for old in existing(folder)[:-limit]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all of them: of a run that is done, or that a new one replaces."""
+    for old in existing(folder):
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def existing(folder: Path) -> list[Path]:
     """The checkpoints in an output folder, the oldest first."""
-    found = folder.glob("checkpoint-*")
-    return sorted(path for path in found if re.fullmatch(r"checkpoint-\d+", path.name))
+    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def read(folder: Path) -> State:

@@ -153,7 +153,10 @@ def identity(records: "Sequence[Record] | _Stream") -> str | None:
         return None
     sha = hashlib.sha256()
     for _, path in records:
-        found = os.stat(path)
+        try:
+            found = os.stat(path)
+        except OSError:  # decoding will name it
+            continue
         sha.update(f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}\n".encode())
     return sha.hexdigest()
 

@@ -72,9 +72,7 @@ def _write(folder: Path, records: Any, shape: tuple[int, ...]) -> None:
     stage = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         with open(stage / "pixels", "w+b") as file:
-            file.truncate(int(np.prod(shape)))
-            if hasattr(os, "posix_fallocate"):  # so that a full disk says so now, and in words
-                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+            _reserve(file, int(np.prod(shape)))
             mapped = mmap.mmap(file.fileno(), int(np.prod(shape)))
             pixels = np.frombuffer(mapped, np.uint8).reshape(shape)
             filled, skipped = _fill(records, pixels, shape[2:], shape[1], mapped)
@@ -153,4 +151,13 @@ def room(shape: tuple[int, ...]) -> np.ndarray:
     if np.prod(shape) <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     CACHE.mkdir(parents=True, exist_ok=True)
-    return np.memmap(tempfile.TemporaryFile(dir=CACHE), np.uint8, "w+", shape=shape)
+    with tempfile.TemporaryFile(dir=CACHE) as file:  # the mapping outlives it
+        _reserve(file, int(np.prod(shape)))
+        return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def _reserve(file: Any, size: int) -> None:
+    """Space on the disk, so that a full one says so now and in words."""
+    file.truncate(size)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)

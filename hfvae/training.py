@@ -112,16 +112,19 @@ class Progress:
 
 
 class StopOnInterrupt:
-    """Ctrl-C asks the loop to stop after its step; a second one means it."""
+    """Ctrl-C requests that the loop stops after its step; a second one means it.
 
-    asked = False
+    `asked` is what all processes have agreed on, which is `requested` where there is one.
+    """
+
+    requested = asked = False
 
     def __enter__(self) -> "StopOnInterrupt":
         self.previous = signal.signal(signal.SIGINT, self.ask)
         return self
 
     def ask(self, *_: Any) -> None:
-        self.asked = True
+        self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(self, *_: Any) -> None:
@@ -159,11 +162,14 @@ class Run:
         self.args, self.images, self.accelerator = args, images, accelerator
         self.budgets = dict(zip(STAGES, budgets, strict=True))
         self.device = accelerator.device
-        self.noise = Shard(self.device)
-        self.noise.rank, self.noise.world = accelerator.process_index, accelerator.num_processes
+        self.processes = accelerator.num_processes
+        self.noise = torch.Generator(self.device)
+        if self.processes > 1:
+            self.noise = Shard(self.device)
+            self.noise.rank, self.noise.world = accelerator.process_index, self.processes
         self.noise.manual_seed(args.seed)
         self.resumed = resumed
-        if self.noise.world > 1 and self.device.type == "cuda":
+        if self.processes > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         if resumed is not None:
@@ -265,22 +271,24 @@ class Run:
                 tenth = math.floor(10 * budget.progress) / 10
                 now_and_then()
         progress.bar.close()
-        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # no autocast in forward
-        self.average_statistics(module)
-        return (module if average is None else average.module).eval()
+        for wrapped in ("forward", "_original_forward"):  # accelerate's: no autocast from here on
+            module.__dict__.pop(wrapped, None)
+        kept = module if average is None else average.module
+        self.average_statistics(kept)
+        return kept.eval()
 
     def agree(self, budget: Budget, spent: float, stop: StopOnInterrupt) -> None:
         """The seconds that were spent and whether to stop, the same on every process."""
-        if self.accelerator.num_processes == 1:
-            budget.spent = spent
+        if self.processes == 1:
+            budget.spent, stop.asked = spent, stop.requested
         elif budget.step % AGREE == 0:
-            mine = torch.tensor([spent, float(stop.asked)], device=self.device)
+            mine = torch.tensor([spent, float(stop.requested)], device=self.device)
             largest = self.accelerator.gather(mine[None]).amax(0)
             budget.spent, stop.asked = largest[0].item(), bool(largest[1])
 
     def average_statistics(self, module: nn.Module) -> None:
         """BatchNorm's running statistics differ between processes: take their mean."""
-        if self.accelerator.num_processes == 1:
+        if self.processes == 1:
             return
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -308,8 +316,12 @@ class Run:
             return out.loss, out.metrics
 
         def show_progress() -> None:
-            if model.prior is not None:
+            if model.prior is None:
+                return
+            try:
                 write_folder(args.output_dir, {PROGRESS: samples_png(model)})
+            except OSError as error:
+                self.accelerator.print(f"no picture: {error}; training goes on")
 
         kept = self.optimize("model", model, loss_of, len(self.images), stop, show_progress)
         if isinstance(kept, VAE):

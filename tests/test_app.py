@@ -215,6 +215,11 @@ def bad_files():
     yield "empty.png", b""
     yield "cut.png", encoded(Image.effect_noise((90, 90), 50))[:999]
     yield "a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>"
+    progressive = encoded(Image.new("L", (200, 200)), "JPEG", progressive=True)
+    scan = progressive.rindex(b"\xff\xda")
+    yield "scans.jpg", progressive[:-2] + progressive[scan:-2] * 400 + progressive[-2:]
+    large = Image.new("L", (5000, 5000))
+    yield "large-progressive.jpg", encoded(large, "JPEG", progressive=True)
     yield "float.tiff", encoded(Image.new("F", (9, 9)), "TIFF")
 
 
@@ -350,7 +355,7 @@ def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):
     model.push_to_hub("me/large")
     monkeypatch.setattr("hfvae.demo.menu.MAX_DOWNLOAD", 1000)
     hub.requests.clear()
-    refused("me/large", "me/large has 0 MB; this demo loads up to 0 MB")
+    refused("me/large", "me/large has 0 MB; this demo loads up to 0 MB, with")
     assert not [r for r in hub.requests if "/resolve/" in r.path]  # before it is downloaded
     monkeypatch.undo()
     # A folder of that name is nobody's business.
@@ -407,6 +412,11 @@ def test_a_card_fetches_nothing():
     )
     assert "![" not in text
     assert "<" not in text
+    assert "![" not in describe("!![x](https://x.y/p.png) <<b>img src=https://x.y/q.png>")
+    assert "<" not in describe("!![x](https://x.y/p.png) <<b>img src=https://x.y/q.png>")
+    start = time.perf_counter()
+    describe("<!--" * 30_000 + "![" * 30_000)
+    assert time.perf_counter() - start < 1
     assert "license" not in text
     assert text.startswith("# A")
 

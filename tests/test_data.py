@@ -202,6 +202,7 @@ def many(tmp_path, monkeypatch):
     for i, image in enumerate(draw(20)):
         Image.fromarray(image).save(tmp_path / "many" / f"{i}.png")
     (tmp_path / "many" / "bad.png").write_text("")
+    (tmp_path / "many" / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     return tmp_path / "many"
 
 

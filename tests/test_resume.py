@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import hfvae
+from hfvae import checkpoint
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 FAMILIES = {
@@ -130,6 +131,32 @@ def test_what_cannot_be_resumed_is_said(photos, tmp_path):
     # An older one is still there.
     run([*again, latest[0]])
     assert weights(tmp_path / "b") == finished
+
+
+def test_a_fine_tuning_is_resumed_too_and_old_checkpoints_go(photos, tmp_path):
+    base = hfvae.VAE(hfvae.VAEConfig(image_size=16, latent_dim=4, widths=(4,)))
+    base.save_pretrained(tmp_path / "base")
+    argv = [
+        sys.executable, TRAIN, "--dataset", photos, "--model_name_or_path", tmp_path / "base",
+        "--max_train_steps", "12", "--train_batch_size", "8", "--checkpointing_steps", "3",
+    ]  # fmt: skip
+    out = tmp_path / "out"
+    (out / "checkpoint-005000").mkdir(parents=True)  # of another run
+    assert killed([*argv, "--output_dir", out], at_step(out, 6))
+    assert not (out / "checkpoint-005000").exists()
+    run([*argv, "--output_dir", out, "--resume_from_checkpoint", "latest"])
+    run([*argv, "--output_dir", tmp_path / "whole"])
+    assert weights(out) == weights(tmp_path / "whole")
+
+
+def at_step(out, step):
+    return lambda: any(step <= int(p.name[11:]) < 5000 for p in out.glob("checkpoint-*"))
+
+
+def test_checkpoints_are_sorted_by_number(tmp_path):
+    for step in (999_500, 1_000_000):
+        (tmp_path / f"checkpoint-{step:06d}").mkdir()
+    assert checkpoint.existing(tmp_path)[-1].name == "checkpoint-1000000"
 
 
 def test_a_checkpoint_holds_no_pickle_and_says_what_it_is(photos, tmp_path):

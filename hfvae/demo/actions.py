@@ -71,8 +71,8 @@ def how_far(entry: Entry, x: Tensor, y: Tensor) -> str:
     nats = -model.elbo(model.likelihood.observe(x, noise), noise).item()
     bits = model.likelihood.bits_per_dim(nats, model.config.dims)
     text += f" The model needs {nats:,.0f} nats, {bits:.2f} bits for each number in this picture"
-    if usual := entry.measured.get("bits_per_dim"):
-        text += f"; for pictures of the kind that it knows, about {usual:.2f}"
+    if entry.usual is not None:
+        text += f"; for pictures of the kind that it knows, about {entry.usual:.2f}"
     return text + ". Fewer means more familiar."
 
 
@@ -106,6 +106,11 @@ def telling_latents(model: BaseAutoencoder) -> tuple[list[int], list[str], Tenso
     return order, labels, middle - spread, middle + spread
 
 
+def decoded(model: BaseAutoencoder, z: Tensor) -> Tensor:
+    """Many latents, a few at a time: their images may be large."""
+    return torch.cat([model.decode(some) for some in z.split(8)])
+
+
 def sliders(model: BaseAutoencoder, x: Tensor, at: list[float] | None = None) -> dict[str, Any]:
     """A picture, and what each of its telling latents does to it, the others kept."""
     dims, labels, low, high = telling_latents(model)
@@ -118,7 +123,7 @@ def sliders(model: BaseAutoencoder, x: Tensor, at: list[float] | None = None) ->
     for row, dim in enumerate(dims):
         rows[row, :, dim] = torch.linspace(low[row].item(), high[row].item(), PLACES).to(z)
     return sheet(
-        model.decode(rows.flatten(0, 1)), "sliders", rows=len(dims), at=at,
+        decoded(model, rows.flatten(0, 1)), "sliders", rows=len(dims), at=at,
         labels=labels, live=True, hint="each slider is one latent",
     )  # fmt: skip
 
@@ -127,8 +132,9 @@ def places_on_map(model: BaseAutoencoder, x: Tensor, places: Tensor) -> Tensor:
     """Images at places (N, 2) in [0, 1] of the plane of the two most telling latents."""
     dims, _, low, high = telling_latents(model)
     z = model.encode(x).repeat(len(places), 1)
-    z[:, dims[:2]] = low[:2] + places.to(low) * (high - low)[: len(dims[:2])]
-    return model.decode(z)
+    n = len(dims[:2])
+    z[:, dims[:2]] = low[:n] + places.to(low)[:, :n] * (high - low)[:n]
+    return decoded(model, z)
 
 
 def latent_map(model: BaseAutoencoder, x: Tensor) -> dict[str, Any]:

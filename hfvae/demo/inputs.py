@@ -14,6 +14,8 @@ from ..images import open_image
 
 MAX_BODY = 20_000_000  # bytes of a request
 MAX_PIXELS = 16_000_000  # of a picture, once it is opened: 20 KB can unpack to gigabytes
+MAX_JPEG = 100_000_000  # pixels of a JPEG that can be opened at a fraction of its size
+MAX_SCANS = 32  # of a JPEG: each costs time, and takes 31 bytes
 ENOUGH = 1024  # pixels a side: more of a photograph is not decoded
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
@@ -63,9 +65,13 @@ def several(value: Any, n: int, check: Callable[[Any], Any]) -> list[Any]:
 def open_safely(source: Any) -> Image.Image:
     """An uploaded file as a picture, or words."""
     try:
-        image = Image.open(source, formats=FORMATS)  # the header only
-        if image.mode in ("RGB", "L"):
-            image.draft(image.mode, (ENOUGH, ENOUGH))  # a JPEG can be decoded at a fraction
+        data = source.read() if hasattr(source, "read") else Path(source).read_bytes()
+        image = Image.open(io.BytesIO(data), formats=FORMATS)  # the header only
+        if image.format == "JPEG" and image.width * image.height <= MAX_JPEG:
+            if data.count(b"\xff\xda") > MAX_SCANS:
+                raise ValueError("too many scans")
+            if not image.info.get("progressive") and image.mode in ("RGB", "L"):
+                image.draft(image.mode, (ENOUGH, ENOUGH))  # decoded at a fraction
         if image.width * image.height <= MAX_PIXELS:
             return open_image(image)
     except Exception:  # decoders fail in many ways

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from .inputs import words
 CARD, EVALUATION = "README.md", "evaluation.json"
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 MAX_DOWNLOAD = 200_000_000  # bytes of a visitor's model
+MAX_TEXT = 100_000  # bytes of its card and its numbers
 MAX_DIMS, MAX_CELLS = 512 * 512 * 3, 1024  # of their images and code grids: seconds, not hours
 KEPT = 3  # models of visitors that stay loaded
 
@@ -36,9 +38,9 @@ class Entry:
             raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
         self.card = _text(source, CARD)
         try:
-            self.measured = json.loads(_text(source, EVALUATION) or "{}")
-        except ValueError:
-            self.measured = {}
+            self.usual = float(json.loads(_text(source, EVALUATION))["bits_per_dim"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.usual = None  # bits/dim of held-out images, where that was measured
         self.folder = source.path if is_path(source.name) else None
 
 
@@ -93,14 +95,15 @@ class Models:
                 self.visiting.move_to_end(name)
                 return self.visiting[name]
         try:
-            repository = Repository(name, token=False)
-            size = repository.size(CONFIG, WEIGHTS, CARD, EVALUATION)
-            if size > MAX_DOWNLOAD:
-                raise HubError(
-                    f"{name} has {size / 1e6:.0f} MB; this demo loads up to "
-                    f"{MAX_DOWNLOAD / 1e6:.0f} MB"
-                )
-            entry = Entry(name, repository, self.device)
+            with tempfile.TemporaryDirectory() as folder:  # nobody fills this disk by typing
+                repository = Repository(name, token=False, cache_dir=folder)
+                size = repository.size(CONFIG, WEIGHTS)
+                if size > MAX_DOWNLOAD or repository.size(CARD, EVALUATION) > MAX_TEXT:
+                    raise HubError(
+                        f"{name} has {size / 1e6:.0f} MB; this demo loads up to "
+                        f"{MAX_DOWNLOAD / 1e6:.0f} MB, with a card of up to {MAX_TEXT:,} bytes"
+                    )
+                entry = Entry(name, repository, self.device)
             cells = math.prod(entry.model.latent_shape[1:])
             if entry.model.config.dims > MAX_DIMS or cells > MAX_CELLS:
                 raise HubError(f"the images of {name} are too large for this demo")
@@ -116,9 +119,10 @@ class Models:
 def describe(card: str) -> str:
     """A card for the page: without metadata, and with nothing that a browser would fetch."""
     text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r"!\[[^\]]*\]\((?:samples|reconstructions)\.png\)\n*", "", text)
-    return re.sub(r"!\[", "[", re.sub(r"<[a-zA-Z/!][^>]*>?", "", text))
+    text = text.partition("<!-- Written by hfvae")[0]
+    for name in ("samples", "reconstructions"):  # shown below the card
+        text = text.replace(f"![{name}]({name}.png)\n", "")
+    return re.sub(r"!+\[", "[", text.replace("<", "&lt;"))
 
 
 def _text(source: Any, name: str) -> str:
