@@ -54,10 +54,6 @@ COLUMNS = {
         ("scratch", "from scratch, bits/dim", ".3f"),
         ("tuned", "fine-tuned, bits/dim", ".3f"),
     ],
-    "large_folder": [
-        ("first_step_s", "first step after, s", ".0f"),
-        ("peak_gib", "peak memory, GiB", ".2f"),
-    ],
     "latent_gaps": [
         ("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
         ("psnr", "PSNR, dB", ".1f"),
