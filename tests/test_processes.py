@@ -75,7 +75,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.mark.parametrize("family", ["vae", "vq-vae"])
+@pytest.mark.parametrize("family", [pytest.param("vae", marks=pytest.mark.slow), "vq-vae"])
 def test_two_processes_train_as_one(family, tmp_path, request):
     (tmp_path / "script.py").write_text(SCRIPT)
     found = []

@@ -220,6 +220,7 @@ def test_a_failed_push_keeps_all_and_says_the_command_that_retries(hub, photos, 
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
+@pytest.mark.slow
 def test_a_demo_without_a_model_on_the_hub_carries_it(hub, photos, tmp_path):
     python(
         ROOT / "train.py", "--dataset", photos("cats"), *QUICK, "--space_id", "demo",

@@ -141,7 +141,7 @@ def test_options_reach_the_model(photos, tmp_path, monkeypatch, capsys, extra):
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "beta-vae", "vq-vae", "fsq-vae"])
-@pytest.mark.parametrize("dataset", ["sprites", "photos"])
+@pytest.mark.parametrize("dataset", ["sprites", pytest.param("photos", marks=pytest.mark.slow)])
 def test_every_family_from_training_to_the_evaluation(
     name, dataset, photos, tmp_path, monkeypatch, capsys
 ):
