@@ -29,7 +29,7 @@ from starlette.middleware import Middleware
 import hfvae
 from hfvae.card import resource
 from hfvae.demo.actions import MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, make_actions
-from hfvae.demo.inputs import BodyLimit, Picture
+from hfvae.demo.inputs import MAX_BODY, BodyLimit, Picture
 from hfvae.demo.menu import Models
 from hfvae.demo.scrubber import scrubber
 from hfvae.space import HARDWARE, publish
@@ -262,7 +262,7 @@ def explore_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
-    "max_file_size": "20mb",
+    "max_file_size": MAX_BODY,
     "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
     "enable_monitoring": False,
     "run_history": False,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import HubError
 from .storage import digest, write_folder
@@ -102,8 +102,3 @@ def set_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -
         p = parameters[int(number)]
         kept = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value)
         optimizer.state[p][key] = kept.copy_(value)
-
-
-def set_weights(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    """Put weights back where they are, in the layout that they have."""
-    module.load_state_dict(dict(saved))

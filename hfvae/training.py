@@ -180,7 +180,7 @@ class Run:
         if state.numbers["stage"] == "prior":
             self.model.set_prior("autoregressive")
             self.model.to(memory_format=torch.contiguous_format)
-        checkpoint.set_weights(self.model, state.part("model"))
+        self.model.load_state_dict(state.part("model"))
         torch.set_rng_state(state.tensors["rng.torch"])
         self.noise.set_state(state.tensors["rng.noise"])
         for name, (step, spent) in state.numbers["budgets"].items():
@@ -222,6 +222,7 @@ class Run:
             now_and_then: called at every tenth of the way.
         """
         args, accelerator, budget = self.args, self.accelerator, self.budgets[stage]
+        every = args.checkpointing_steps
         average = None
         if args.use_ema:
             average = torch.optim.swa_utils.AveragedModel(
@@ -233,7 +234,7 @@ class Run:
         if self.resumed is not None and self.resumed.numbers["stage"] == stage:
             checkpoint.set_moments(raw, self.resumed.part("optimizer"))
             if average is not None:
-                checkpoint.set_weights(average, self.resumed.part("average"))
+                average.load_state_dict(self.resumed.part("average"))
         prepared, optimizer = accelerator.prepare(
             torch.compile(module) if args.compile else module, raw
         )
@@ -264,7 +265,6 @@ class Run:
             self.agree(budget, time.perf_counter() - start, stop)
             done = stop.asked or budget.progress >= 1
             progress.show(budget, metrics, last=done)
-            every = args.checkpointing_steps
             if every and (budget.step % every == 0 or stop.asked) and budget.progress < 1:
                 self.save(stage, raw, average)
             if budget.progress >= tenth + 0.1 and not done and accelerator.is_main_process:

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from ..base import BaseAutoencoder
+from ..card import CARD
 from ..errors import HubError
 from ..hub import is_path, load, source_of
 from ..remote import Repository
 from ..storage import CONFIG, WEIGHTS
 from .inputs import words
 
-CARD, EVALUATION = "README.md", "evaluation.json"
+EVALUATION = "evaluation.json"
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 MAX_DOWNLOAD = 200_000_000  # bytes of a visitor's model
 MAX_TEXT = 100_000  # bytes of its card and its numbers
