@@ -23,6 +23,7 @@ The folder that it writes, runs/<dataset>-<model> unless told otherwise, holds t
 
 import argparse
 import dataclasses
+import datetime
 import math
 import shlex
 import sys
@@ -238,7 +239,7 @@ def carry_over(base: BaseAutoencoder, model: BaseAutoencoder) -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.tracking import get_available_trackers
         from accelerate.utils import set_seed
     except ImportError as error:
@@ -266,8 +267,12 @@ def run(args: argparse.Namespace) -> None:
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
-        # The codebook is the same everywhere, and BatchNorm's statistics are averaged at the end.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            # The codebook is the same everywhere, and BatchNorm's statistics are averaged later.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # The first process decodes a large folder while the others wait.
+            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),
+        ],
     )
     if args.train_batch_size % accelerator.num_processes:
         raise UsageError(
@@ -378,12 +383,14 @@ def run(args: argparse.Namespace) -> None:
     if not stop.asked:  # after Ctrl-C, the last checkpoint can be gone on from
         remove_checkpoints(args.output_dir)
     say(table(results))
-    if words := advice(results, model):
+    for words in advice(results, model).values():
         say(f"note: {words}")
-    say(
-        f"saved to {args.output_dir} after {time.perf_counter() - started:.0f} s; now try:\n"
-        f"  python app.py --model {shlex.quote(str(args.output_dir))}"
-    )
+    say(f"saved to {args.output_dir} after {time.perf_counter() - started:.0f} s; now try:")
+    folder = shlex.quote(str(args.output_dir))
+    say(f"  python app.py --model {folder}    # the demo")
+    say(f"  python train.py --model_name_or_path {folder} --dataset others    # fine-tune it")
+    if not args.push_to_hub:
+        say(f"  python -m hfvae.hub {folder} you/name    # publish it")
     publish_all(args)
 
 

@@ -4,6 +4,7 @@ Whatever the source, the result is one uint8 tensor of decoded images: in memory
 mapped from a file on disk when it is large.
 """
 
+import dataclasses
 import gzip
 import hashlib
 import math
@@ -72,6 +73,12 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def resident(self, device: torch.device) -> "ImageSet":
+        """The same images in the memory of a GPU that has room for them four times over."""
+        if device.type != "cuda" or 4 * self.pixels.nbytes > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return dataclasses.replace(self, pixels=self.pixels.to(device), mapped=None)
 
     def batch(self, index: Tensor | slice, device: torch.device | str = "cpu") -> Tensor:
         """Images as float (B, C, H, W) in [0, 1] on a device."""
@@ -149,15 +156,16 @@ def identity(records: "Sequence[Record] | _Stream") -> str | None:
     if isinstance(records, _Pairs):  # torchvision's own are fixed by their checksums
         pairs = records.pairs
         return f"{type(pairs).__name__} {len(pairs)} {getattr(pairs, 'root', '')}"
-    if not isinstance(records, list):
+    if not isinstance(records, _Files):
         return None
-    sha = hashlib.sha256()
-    for _, path in records:
+    root = os.path.abspath(records.root)
+    sha = hashlib.sha256(root.encode())
+    for name in records.names:
         try:
-            found = os.stat(path)
+            found = os.stat(f"{root}/{name}")
         except OSError:  # decoding will name it
             continue
-        sha.update(f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}\n".encode())
+        sha.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
     return sha.hexdigest()
 
 
@@ -195,9 +203,10 @@ def find_records(
     if path.is_dir():
         if any(path.glob("*-images-idx3-ubyte*")):
             return _idx(path, split)
-        if any(name.endswith(".parquet") for name in _names(path)):
+        names = _names(path)
+        if any(name.endswith(".parquet") for name in names):
             return _columns(str(path), split, image_column)
-        return _folder(path, split)
+        return _folder(path, names, split)
     if path.is_file():
         if path.suffix != ".parquet":
             raise DataError(f"{path} is a file; give a folder of images or a parquet file")
@@ -245,22 +254,25 @@ def _idx(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
     return _Grey(images), True
 
 
-def _folder(folder: Path, split: str) -> tuple[Sequence[Record], bool]:
+def _folder(folder: Path, names: list[str], split: str) -> tuple[Sequence[Record], bool]:
     """Image files in any nesting; `train/` and `test/` are used if both are there."""
     parts = {"train": ["train"], "test": ["test", "val", "validation"]}
     own = {
-        s: next((folder / p for p in names if (folder / p).is_dir()), None)
-        for s, names in parts.items()
+        s: next((p + os.sep for p in choices if (folder / p).is_dir()), "")
+        for s, choices in parts.items()
     }
     has_split = all(own.values())
-    root = (own[split] if has_split else own["train"]) or folder
-    names = [n for n in _names(root) if os.path.splitext(n)[1].lower() in IMAGE_FILES]
+    inside = own[split] if has_split else own["train"]
+    names = [name for name in names if name.startswith(inside) and _is_image(name)]
     if not names:
         kinds = ", ".join(sorted(IMAGE_FILES))
-        raise DataError(f"{root} holds no images ({kinds})")
-    inside = "" if root == folder else f"{root.name}/"
+        raise DataError(f"{folder / inside} holds no images ({kinds})")
     names.sort(key=lambda name: name.split(os.sep))
-    return [(inside + name, root / name) for name in names], has_split
+    return _Files(folder, names), has_split
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_FILES
 
 
 def _names(folder: Path) -> list[str]:
@@ -438,6 +450,19 @@ class _Pairs(Sequence):
         return f"image {i}", self.pairs[int(i)][0]
 
 
+class _Files(Sequence):
+    """Image files in a folder, by their paths within it."""
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root, self.names = root, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.names[i], self.root / self.names[i]
+
+
 class _Subset(Sequence):
     """Some of a sequence of records."""
 
@@ -476,8 +501,11 @@ def _look(records: "Sequence[Record] | _Stream") -> tuple[tuple[int, int], int]:
 
 
 def _headers(records: "Sequence[Record] | _Stream") -> Iterator[Image.Image]:
-    step = 1 if isinstance(records, _Stream) else max(1, len(records) // 64)
-    for _, source in islice(records, 0, 65 * step, step):
+    if isinstance(records, _Stream):
+        some = islice(records, 65)
+    else:
+        some = (records[i] for i in range(0, len(records), max(1, len(records) // 64)))
+    for _, source in some:
         try:
             source = opened(source)
             if isinstance(source, np.ndarray):

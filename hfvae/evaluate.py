@@ -24,7 +24,7 @@ from .sprites import Sprites
 
 ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this
 SAMPLES = 10  # of z for −log p(x), unless told otherwise: a quick look
-LARGEST_BATCH = 2**22  # numbers in a batch of images
+LARGEST_BATCH = 2**20  # numbers in a batch of images
 FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have it
 
 

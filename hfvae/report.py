@@ -1,4 +1,4 @@
-"""What a training leaves behind beside the model: pictures, and advice in words."""
+"""What a training says beside the model: pictures, and advice in words."""
 
 import io
 import json
@@ -8,9 +8,11 @@ import torch
 
 from .data import ImageSet
 from .images import grid
+from .likelihoods import Scaled
 from .models import VAE, VQVAE, BaseAutoencoder
 
 PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
+FAR = 20.0  # nats of KL for each latent: a mean over six standard deviations of the prior away
 
 
 def png(picture: Any) -> bytes:
@@ -36,22 +38,42 @@ def reconstructions_png(model: BaseAutoencoder, held_out: ImageSet) -> bytes:
     return png(grid(torch.cat(pairs), columns=min(8, len(x))))
 
 
-def advice(results: dict[str, Any], model: BaseAutoencoder) -> str | None:
-    """Words for a model whose latents have collapsed."""
+def advice(results: dict[str, Any], model: BaseAutoencoder) -> dict[str, str]:
+    """What is wrong with a model and what to change, in words, by what it is about.
+
+    Args:
+        results: of `evaluate`, or its latent_metrics and `kl`.
+        model: the one that was measured.
+    """
+    found = {}
     if isinstance(model, VQVAE) and results["perplexity"] < model.config.codebook_size / 10:
-        return (
+        found["codes"] = (
             f"the codes are used like {results['perplexity']:.0f} of {model.config.codebook_size}: "
             "use a smaller codebook, --model fsq-vae, or train longer"
         )
-    if not isinstance(model, VAE):
-        return None
-    active, latents = results["active_units"], model.config.latent_dim
-    if active >= latents / 4:
-        return None
-    return (
-        f"only {active} of {latents} latents carry information: lower --beta, add "
-        "--kl_warmup_steps, or train longer; if the pictures are good, use fewer --latent_dim"
-    )
+    if isinstance(model, VAE):
+        active, latents = results["active_units"], model.config.latent_dim
+        if active < latents / 4:
+            found["active units"] = (
+                f"only {active} of {latents} latents carry information: lower --beta, add "
+                "--kl_warmup_steps, or train longer; if the pictures are good, use fewer "
+                "--latent_dim"
+            )
+        if results["kl"] > FAR * latents:
+            found["kl"] = (
+                f"the KL is {results['kl']:.0f} nats, {results['kl'] / latents:.0f} for each "
+                "latent: they lie far outside the prior, and new images will be poor; raise "
+                "--beta or --latent_dim, or lower --learning_rate"
+            )
+    likelihood = model.likelihood
+    if isinstance(likelihood, Scaled) and likelihood.fixed is None:
+        above_floor = likelihood.log_scale(likelihood.raw_scale) - likelihood.log_floor
+        if above_floor.max() < 0.1:
+            found["scale"] = (
+                "the likelihood's scale has shrunk to its floor: pixels are fitted all but exactly "
+                "and the KL weighs next to nothing; --model beta-vae fixes the scale"
+            )
+    return found
 
 
 def as_json(values: dict[str, Any]) -> bytes:

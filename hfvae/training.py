@@ -7,6 +7,7 @@ because noise is drawn for the whole batch and every process takes its rows.
 
 import argparse
 import dataclasses
+import io
 import json
 import math
 import signal
@@ -16,23 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from . import checkpoint
 from .checkpoint import State
 from .data import ImageSet
-from .evaluate import batches
+from .evaluate import batches, latent_metrics
 from .functional import Shard, reparameterize, uniform
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .priors import GaussianMixture
-from .report import samples_png
+from .report import advice, samples_png
 from .storage import write_folder
 
 PROGRESS = "progress.png"  # new images while it trains
 FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
 STAGES = ("model", "prior")
 AGREE = 10  # steps after which processes agree on the time and on stopping
+APART = 10  # seconds at least between two looks at how training goes
+WATCHED = 1024  # images whose latents are looked at
 # Flags that change nothing of the weights, and may be others when a run is resumed.
 FREE = (
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
@@ -78,6 +83,13 @@ def learning_rate(args: argparse.Namespace, budget: Budget) -> float:
     return args.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * budget.progress)))
 
 
+def no_number(step: int) -> str:
+    return (
+        f"the loss is no longer a number after {step} steps, so this stage was not "
+        "saved: try a lower --learning_rate, or --mixed_precision no"
+    )
+
+
 class Progress:
     """The bar and the trackers. Once a second, not every step: reading a number waits for a GPU."""
 
@@ -99,10 +111,7 @@ class Progress:
             return
         numbers = {name: value.item() for name, value in metrics.items()}
         if not math.isfinite(sum(numbers.values())):
-            raise TrainingError(
-                f"the loss is no longer a number after {budget.step} steps, so this stage was not "
-                "saved: try a lower --learning_rate, or --mixed_precision no"
-            )
+            raise TrainingError(no_number(budget.step))
         rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
         self.step, self.seconds = budget.step, budget.spent
         self.bar.update(100 * budget.progress - self.bar.n)
@@ -159,7 +168,8 @@ class Run:
         accelerator: Any,
         resumed: State | None = None,
     ) -> None:
-        self.args, self.images, self.accelerator = args, images, accelerator
+        self.args, self.accelerator = args, accelerator
+        self.images = images.resident(accelerator.device)
         self.budgets = dict(zip(STAGES, budgets, strict=True))
         self.device = accelerator.device
         self.processes = accelerator.num_processes
@@ -169,6 +179,7 @@ class Run:
             self.noise.rank, self.noise.world = accelerator.process_index, self.processes
         self.noise.manual_seed(args.seed)
         self.resumed = resumed
+        self.said: set[str] = set()  # what the watch has warned of
         if self.processes > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
@@ -190,14 +201,16 @@ class Run:
         """Write a checkpoint; a full disk costs the checkpoint and not the training."""
         if not self.accelerator.is_main_process or not self.args.checkpointing_steps:
             return
+        budgets = {name: (b.step, b.spent) for name, b in self.budgets.items()}
+        step = sum(b.step for b in self.budgets.values())
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise TrainingError(no_number(step))
         tensors = {"rng.torch": torch.get_rng_state(), "rng.noise": self.noise.get_state()}
         tensors |= checkpoint.named("model", self.model.state_dict())
         tensors |= checkpoint.named("optimizer", checkpoint.moments(optimizer))
         if average is not None:
             tensors |= checkpoint.named("average", average.state_dict())
-        budgets = {name: (b.step, b.spent) for name, b in self.budgets.items()}
         numbers = {"stage": stage, "budgets": budgets, "flags": flags(self.args)}
-        step = sum(b.step for b in self.budgets.values())
         try:
             state = State(tensors, numbers)
             checkpoint.write(self.args.output_dir, step, state, self.args.checkpoints_total_limit)
@@ -211,7 +224,7 @@ class Run:
         loss_of: Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]],
         n: int,
         stop: StopOnInterrupt,
-        now_and_then: Callable[[], None] = lambda: None,
+        look: Callable[[dict[str, Tensor]], None] = lambda metrics: None,
     ) -> Any:
         """Train a module until the budget is spent or Ctrl-C; return it, or its moving average.
 
@@ -219,7 +232,7 @@ class Run:
             stage: "model" or "prior".
             loss_of: (the module as accelerate prepared it, indices of a batch) -> loss, metrics.
             n: how many images or codes there are to draw indices from.
-            now_and_then: called at every tenth of the way.
+            look: called with the metrics at every tenth of the way, ten seconds apart.
         """
         args, accelerator, budget = self.args, self.accelerator, self.budgets[stage]
         every = args.checkpointing_steps
@@ -243,7 +256,8 @@ class Run:
         batches_drawn = index_batches(n, args.train_batch_size, args.seed)
         for _ in range(budget.step * args.gradient_accumulation_steps):
             next(batches_drawn)
-        start, tenth = time.perf_counter() - budget.spent, math.floor(10 * budget.progress) / 10
+        start = time.perf_counter() - budget.spent
+        tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
         if stage == "prior" and not budget.step:
             self.save(stage, raw, average)  # between the stages
         while budget.progress < 1 and not stop.asked:
@@ -266,10 +280,14 @@ class Run:
             done = stop.asked or budget.progress >= 1
             progress.show(budget, metrics, last=done)
             if every and (budget.step % every == 0 or stop.asked) and budget.progress < 1:
+                self.average_statistics(module)
+                if average is not None:
+                    self.average_statistics(average.module)
                 self.save(stage, raw, average)
-            if budget.progress >= tenth + 0.1 and not done and accelerator.is_main_process:
-                tenth = math.floor(10 * budget.progress) / 10
-                now_and_then()
+            due = budget.progress >= tenth + 0.1 and budget.spent >= looked + APART
+            if due and not done and accelerator.is_main_process:
+                tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
+                look(metrics)
         progress.bar.close()
         for wrapped in ("forward", "_original_forward"):  # accelerate's: no autocast from here on
             module.__dict__.pop(wrapped, None)
@@ -315,19 +333,33 @@ class Run:
             out = prepared(x, self.noise)
             return out.loss, out.metrics
 
-        def show_progress() -> None:
-            if model.prior is None:
-                return
-            try:
-                write_folder(args.output_dir, {PROGRESS: samples_png(model)})
-            except OSError as error:
-                self.accelerator.print(f"no picture: {error}; training goes on")
-
-        kept = self.optimize("model", model, loss_of, len(self.images), stop, show_progress)
+        kept = self.optimize("model", model, loss_of, len(self.images), stop, self.look)
         if isinstance(kept, VAE):
             kept.bottleneck.beta = kept.config.beta
         # The layout in which from_pretrained builds it: another one rounds differently.
         self.model = kept.to(memory_format=torch.contiguous_format)
+
+    def look(self, metrics: dict[str, Tensor]) -> None:
+        """A picture of new images, and words once the latents go wrong."""
+        budget, say = self.budgets["model"], self.accelerator.print
+        self.model.eval()
+        warm = budget.step > self.args.kl_warmup_steps and budget.progress > 0.15
+        if warm:
+            some = dataclasses.replace(self.images, pixels=self.images.pixels[:WATCHED])
+            found = latent_metrics(self.model, some, self.args.seed)
+            found |= {name: value.item() for name, value in metrics.items() if name == "kl"}
+            for about, words in advice(found, self.model).items():
+                if about not in self.said:
+                    self.said.add(about)
+                    say(f"\nwatch: after {budget.progress:.0%} of the way, {words}")
+        if self.model.prior is not None:
+            picture = samples_png(self.model)
+            log_picture(self.accelerator, picture, budget.step)
+            try:
+                write_folder(self.args.output_dir, {PROGRESS: picture})
+            except OSError as error:
+                say(f"no picture: {error}; training goes on")
+        self.model.train()
 
     def fit_prior(self, stop: StopOnInterrupt) -> None:
         """The second stage: p(z) for a model that has none yet, fitted to its latents."""
@@ -354,6 +386,19 @@ class Run:
             model.set_prior("mixture", prior_components=min(components, len(z)))
             assert isinstance(model.prior, GaussianMixture)
             model.prior.fit(z, args.seed)
+
+
+def log_picture(accelerator: Any, png: bytes, step: int) -> None:
+    """Show a picture beside the curves of whatever tracker there is."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    for tracker in accelerator.trackers:
+        if tracker.name == "trackio":  # which accelerate gives no log_images
+            import trackio
+
+            tracker.log({"samples": trackio.Image(picture)}, step=step)
+        else:
+            pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            tracker.log_images({"samples": pixels[None]}, step=step)
 
 
 def flags(args: argparse.Namespace) -> dict[str, Any]:

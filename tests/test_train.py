@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trackio
 from accelerate.state import AcceleratorState
 from PIL import Image
+from trackio.sqlite_storage import SQLiteStorage
 
 import hfvae
-from hfvae import data, evaluate, training
+from hfvae import checkpoint, data, evaluate, training
 from hfvae.disentanglement import factor_vae_score
+from hfvae.report import advice
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -320,6 +323,51 @@ def test_a_loss_that_explodes_saves_nothing(photos, tmp_path, monkeypatch, capsy
     assert status == 2
     assert "no longer a number" in words
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_checkpoint_never_holds_what_is_no_number(photos, tmp_path, monkeypatch, capsys):
+    argv = [*QUICK, "--dataset", photos, "--resolution", 16, "--output_dir", tmp_path / "out"]
+    monkeypatch.setattr(training.Progress, "show", lambda *_, **__: None)  # looks once a second
+    status, words = run(
+        monkeypatch, capsys, *argv, "--learning_rate", "1e30", "--checkpointing_steps", 1
+    )
+    assert status == 2
+    assert "no longer a number" in words
+    for found in checkpoint.existing(tmp_path / "out"):
+        weights = checkpoint.read(found).part("model")
+        assert all(t.isfinite().all() for t in weights.values())
+
+
+def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "APART", 0)
+    status, words = run(
+        monkeypatch, capsys, "--dataset", photos, "--resolution", 16, "--latent_dim", 4,
+        "--train_batch_size", 8, "--max_train_steps", 60, "--lr_warmup_steps", 0,
+        "--beta", 1e5, "--report_to", "trackio", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0
+    assert words.count("watch: after") == 1  # once, not at every look
+    assert "of the way, only 0 of 4 latents carry information: lower --beta" in words
+    assert "--model_name_or_path" in words.split("now try:")[1]
+    [run_id] = trackio.Api().runs("hfvae")
+    kept = SQLiteStorage.get_logs("hfvae", run_id.name)
+    assert any("kl" in row and "images/s" in row for row in kept)
+    pictures = [row["samples"]["file_path"] for row in kept if "samples" in row]
+    assert pictures
+    with Image.open(Path(os.environ["TRACKIO_DIR"], "media", pictures[-1])) as picture:
+        assert picture.width > 8 * 16
+
+
+def test_the_watch_knows_a_kl_and_a_scale_that_run_away():
+    model = hfvae.VAE(hfvae.VAEConfig(image_size=8, channels=1, latent_dim=4))
+    fine = {"active_units": 4, "kl": 20.0}
+    assert advice(fine, model) == {}
+    assert "raise --beta" in advice(fine | {"kl": 500.0}, model)["kl"]
+    with torch.no_grad():
+        model.likelihood.raw_scale.fill_(-9)
+    assert "shrunk to its floor" in advice(fine, model)["scale"]
+    codes = hfvae.VQVAE(hfvae.VQVAEConfig(image_size=8, channels=1, codebook_size=64))
+    assert "like 3 of 64" in advice({"perplexity": 3.1}, codes)["codes"]
 
 
 def test_ctrl_c_saves(photos, tmp_path):
