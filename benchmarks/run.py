@@ -22,6 +22,11 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+from hfvae.machine import best_precision  # noqa: E402
+from hfvae.training import Budget, Run, StopOnInterrupt  # noqa: E402
 
 
 class Row(NamedTuple):
@@ -80,6 +85,20 @@ def run(command: list[str]) -> None:
     print("python", *command, flush=True)
     path = {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env=os.environ | path)
+
+
+def fit(model: Any, images: Any, budget: Budget, batch: int = 128) -> Any:
+    """Train a model by train.py's trainer, with its defaults, and return what it would save."""
+    from accelerate import Accelerator
+
+    args = train.parse(["--train_batch_size", str(batch), "--checkpointing_steps", "0"])
+    args.output_dir = ROOT / "runs" / "benchmarks" / "fit"
+    accelerator = Accelerator(mixed_precision=best_precision())
+    run = Run(args, model, images, (budget, Budget(0, None)), accelerator)
+    with StopOnInterrupt() as stop:
+        run.fit_model(stop)
+    accelerator.free_memory()
+    return run.model
 
 
 def surroundings() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 
 import torch
+from torch import nn
 
 
 def keep_freed_memory() -> None:
@@ -16,6 +17,16 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in [(-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)]:
             mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+
+
+def best_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """channels_last, in which convolutions are faster; but on a CPU GroupNorm loses more than that.
+
+    A training step of diffusers' AutoencoderKL takes 1.4 times as long in it.
+    """
+    grouped = any(isinstance(part, nn.GroupNorm) for part in model.modules())
+    cpu = device.type == "cpu"
+    return torch.contiguous_format if cpu and grouped else torch.channels_last
 
 
 def best_precision() -> str:

@@ -27,6 +27,7 @@ from .checkpoint import State
 from .data import ImageSet
 from .evaluate import batches, latent_metrics
 from .functional import Shard, reparameterize, uniform
+from .machine import best_layout
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .priors import GaussianMixture
 from .report import advice, samples_png
@@ -182,7 +183,8 @@ class Run:
         self.said: set[str] = set()  # what the watch has warned of
         if self.processes > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.layout = best_layout(model, self.device)
+        self.model = model.to(self.device).to(memory_format=self.layout)
         if resumed is not None:
             self.go_on(resumed)
 
@@ -289,8 +291,9 @@ class Run:
                 tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
                 look(metrics)
         progress.bar.close()
-        for wrapped in ("forward", "_original_forward"):  # accelerate's: no autocast from here on
-            module.__dict__.pop(wrapped, None)
+        # accelerate's: no autocast from here on, and anew if the module is trained again.
+        for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            module.__dict__.pop(left, None)
         kept = module if average is None else average.module
         self.average_statistics(kept)
         return kept.eval()
@@ -326,7 +329,7 @@ class Run:
             if args.random_flip:
                 mirrored = uniform((len(x), 1, 1, 1), x, self.noise) < 0.5
                 x = torch.where(mirrored, x.flip(3), x)
-            x = model.likelihood.observe(x, self.noise).to(memory_format=torch.channels_last)
+            x = model.likelihood.observe(x, self.noise).to(memory_format=self.layout)
             if isinstance(model, VAE) and args.kl_warmup_steps:
                 warm = min(1.0, (budget.step + 1) / args.kl_warmup_steps)
                 model.bottleneck.beta = model.config.beta * warm
@@ -343,8 +346,8 @@ class Run:
         """A picture of new images, and words once the latents go wrong."""
         budget, say = self.budgets["model"], self.accelerator.print
         self.model.eval()
-        warm = budget.step > self.args.kl_warmup_steps and budget.progress > 0.15
-        if warm:
+        start = max(self.args.kl_warmup_steps, self.args.lr_warmup_steps)
+        if budget.step > start and budget.progress > 0.15:
             some = dataclasses.replace(self.images, pixels=self.images.pixels[:WATCHED])
             found = latent_metrics(self.model, some, self.args.seed)
             found |= {name: value.item() for name, value in metrics.items() if name == "kl"}
