@@ -22,6 +22,7 @@ The folder that it writes, runs/<dataset>-<model> unless told otherwise, holds t
 """
 
 import argparse
+import copy
 import dataclasses
 import datetime
 import math
@@ -111,6 +112,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--kl_warmup_steps", type=int, default=0, help="steps over which beta grows from 0")
     flag("--gradient_accumulation_steps", type=int, default=1)
     flag("--use_ema", action="store_true", help="save a moving average of the weights")
+    flag("--save_fp16", action="store_true", help="store the weights in half the bytes")
     flag("--mixed_precision", choices=["no", "bf16", "fp16"], help="default: bf16 where it is fast")
     flag("--compile", action="store_true", help="torch.compile: worth it on a GPU")
     flag("--resume_from_checkpoint", help="latest, or a checkpoint's folder: go on from there")
@@ -340,7 +342,11 @@ def run(args: argparse.Namespace) -> None:
     accelerator.end_training()
     if not accelerator.is_main_process:
         return
-    write_folder(args.output_dir, model_files(model))
+    kept = model
+    if args.save_fp16:
+        kept = copy.deepcopy(model).half()
+        model.load_state_dict(kept.state_dict())  # measured as rounded as it is stored
+    write_folder(args.output_dir, model_files(kept))
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, args.seed)
     command = f"python train.py {shlex.join(map(without_folder, sys.argv[1:]))}".strip()
@@ -371,7 +377,7 @@ def run(args: argparse.Namespace) -> None:
     )
     write_folder(
         args.output_dir,
-        model_files(model)
+        model_files(kept)
         | {
             CARD: card.encode(),
             "train_config.json": as_json({k: without_folder(v) for k, v in vars(args).items()}),

@@ -16,6 +16,36 @@ COLUMNS = {
         ("bits_per_dim", "bits/dim", ".2f"),
         ("psnr", "PSNR, dB", ".1f"),
         ("ssim", "SSIM", ".3f"),
+        ("perplexity", "perplexity", ".0f"),
+        ("mig", "MIG", ".3f"),
+        ("mb", "MB", ".1f"),
+    ],
+    "samples": [("fd", "Fréchet distance", ".2f")],
+    "training": [
+        ("other", "images/s", ".0f"),
+        ("ours", "hfvae, images/s", ".0f"),
+        ("ratio", "ratio", ".2f"),
+    ],
+    "race": [
+        ("minutes", "minutes", ".2g"),
+        ("neg_elbo", "test −ELBO, nats", ".1f"),
+    ],
+    "designs": [
+        ("mnist", "MNIST, −ELBO", ".1f"),
+        ("mnist steps", "steps", "d"),
+        ("mnist parameters", "parameters", ",d"),
+        ("fashion-mnist", "Fashion-MNIST, −ELBO", ".1f"),
+        ("fashion-mnist steps", "steps", "d"),
+        ("fashion-mnist parameters", "parameters", ",d"),
+    ],
+    "large_folder": [
+        ("first_step_s", "first step after, s", ".1f"),
+        ("peak_gib", "peak memory, GiB", ".2f"),
+    ],
+    "loading": [
+        ("loaded_s", "imported and loaded, s", ".2f"),
+        ("first_s", "first image, s", ".2f"),
+        ("mb", "MB on disk", ".1f"),
     ],
     "mnist": [
         ("minutes", "minutes", "g"),
@@ -78,8 +108,11 @@ def table(name: str) -> str:
 def read(name: str) -> tuple[list[dict[str, Any]], str]:
     if name == "pretrained":
         folders = sorted(path.parent for path in ROOT.glob("pretrained/*/evaluation.json"))
-        rows = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
-        return [r | {"name": f"`{f.name}`"} for f, r in zip(folders, rows, strict=True)], ""
+        return [
+            json.loads((folder / "evaluation.json").read_text())
+            | {"name": f"`{folder.name}`", "mb": sum(f.stat().st_size for f in folder.iterdir()) / 1e6}
+            for folder in folders
+        ], ""
     measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     note = (
         f"*`{measured['command']}`; {measured['hardware']}, torch {measured['torch']}, "

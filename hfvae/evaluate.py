@@ -15,16 +15,17 @@ from torch import Tensor
 
 from . import functional as F
 from .data import DataError, ImageSet, load_images
-from .disentanglement import dci, factor_vae_score, mig, sap
+from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN
 from .hub import from_pretrained
 from .machine import keep_freed_memory
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
-from .sprites import Sprites
+from .sprites import FACTORS, Sprites
 
 ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this
 SAMPLES = 10  # of z for −log p(x), unless told otherwise: a quick look
 LARGEST_BATCH = 2**20  # numbers in a batch of images
+TELLING = 0.25  # the share of a factor that the latent called after it tells at least
 FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have it
 
 
@@ -105,7 +106,10 @@ def latent_metrics(model: BaseAutoencoder, images: ImageSet, seed: int) -> dict[
 
 
 def disentanglement(model: BaseAutoencoder, seed: int) -> dict[str, float]:
-    """All scores on sprites of the model's size, which draw any combination of factors."""
+    """All scores on sprites of the model's size, which draw any combination of factors.
+
+    And `latent_x`, the number of the latent that tells most about the factor x, and so on.
+    """
     sprites = Sprites(model.config.size, model.config.channels)
     generator = torch.Generator().manual_seed(seed)
 
@@ -114,7 +118,13 @@ def disentanglement(model: BaseAutoencoder, seed: int) -> dict[str, float]:
 
     factors = sprites.draw_factors(FACTOR_SAMPLES, generator)
     z = torch.cat([encode(sprites.images(some)) for some in factors.split(256)])
-    return {
+    told = information(z, factors)
+    telling = {
+        f"latent_{name}": int(shares.argmax())
+        for name, shares in zip(FACTORS, told, strict=True)
+        if shares.max() > TELLING
+    }
+    return telling | {
         "mig": mig(z, factors),
         "sap": sap(z, factors),
         **dci(z, factors),

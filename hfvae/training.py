@@ -43,7 +43,7 @@ WATCHED = 1024  # images whose latents are looked at
 FREE = (
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
     "checkpoints_total_limit", "report_to", "push_to_hub", "hub_model_id", "hub_private_repo",
-    "space_id", "data_dir", "compile",
+    "space_id", "data_dir", "compile", "save_fp16",
 )  # fmt: skip
 
 

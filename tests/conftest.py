@@ -89,6 +89,7 @@ def demo_models(tmp_path_factory):
     for name, model in models.items():
         model(torch.rand(8, model.config.channels, 16, 20).round())
         model.save_pretrained(folder / name)
+    (folder / "colour" / "evaluation.json").write_text('{"latent_x": 2, "latent_colour": 2}')
     return folder
 
 

@@ -258,6 +258,7 @@ def test_a_slider_of_explore_shows_at_once_and_then_exactly(open_page):
     sliders = page.locator("#latents input[type=range]")
     assert sliders.count() == 4
     labels = page.locator("#latents label span").all_inner_texts()
+    assert any(label.startswith("z2 · x · colour · ") for label in labels)  # as was measured
     carried = [float(re.search(r"([\d.]+) nats", label)[1]) for label in labels]
     assert carried == sorted(carried, reverse=True)
     before, asked = canvas(page, "#latents"), len(page.asked)

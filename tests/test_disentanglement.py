@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hfvae.disentanglement import dci, factor_vae_score, mig, sap
+from hfvae.disentanglement import dci, factor_vae_score, information, mig, sap
 from hfvae.sprites import Sprites
 
 
@@ -46,6 +46,18 @@ def test_perfect_codes_score_one(factors, perfect):
     # SAP subtracts what guessing gets: the commonest value of each factor.
     guess = np.mean([np.bincount(v).max() / 10_000 for v in factors.T.numpy()])
     assert sap(z, factors) == pytest.approx(1 - guess, abs=0.01)
+
+
+def test_what_a_latent_tells_of_a_factor(factors, perfect):
+    order = [3, 0, 5, 1, 2, 4]
+    shares = information(perfect[:, order], factors)
+    assert shares.argmax(1).tolist() == [order.index(k) for k in range(6)]
+    assert shares.max(1) == pytest.approx(1, abs=0.01)
+    # What is left of ten values when only the halves are known: log 2 of log 10, and so on.
+    halves = (factors >= torch.tensor(Codes.counts) / 2).double()
+    even = [k for k, n in enumerate(Codes.counts) if n % 2 == 0]
+    known = [np.log(2) / np.log(Codes.counts[k]) for k in even]
+    assert information(halves, factors)[even, even] == pytest.approx(known, abs=0.01)
 
 
 def test_random_codes_score_zero(factors):

@@ -87,11 +87,12 @@ def walk(model: BaseAutoencoder) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=8)
-def telling_latents(model: BaseAutoencoder) -> tuple[list[int], list[str], Tensor, Tensor]:
+def telling_latents(entry: Entry) -> tuple[list[int], list[str], Tensor, Tensor]:
     """The latents that carry most, with a label, and from where to where it is worth to go.
 
     A VAE's are sorted by their KL, averaged over new images; an autoencoder's by their variance.
     """
+    model = entry.model
     codes = model.encode(draws(model, 64, seed=0))
     if isinstance(model, VAE):
         mu, logvar = model.posterior(draws(model, 64, seed=0))
@@ -101,7 +102,8 @@ def telling_latents(model: BaseAutoencoder) -> tuple[list[int], list[str], Tenso
     else:
         weight, unit = codes.var(0), "variance"
     order = weight.argsort(descending=True)[:LATENTS].tolist()
-    labels = [f"z{i} · {weight[i]:.1f} {unit}" for i in order]
+    stand_for = {i: [name for name, latent in entry.factors.items() if latent == i] for i in order}
+    labels = [" · ".join([f"z{i}", *stand_for[i], f"{weight[i]:.1f} {unit}"]) for i in order]
     middle, spread = codes.mean(0)[order], 3 * codes.std(0)[order]
     return order, labels, middle - spread, middle + spread
 
@@ -111,9 +113,10 @@ def decoded(model: BaseAutoencoder, z: Tensor) -> Tensor:
     return torch.cat([model.decode(some) for some in z.split(8)])
 
 
-def sliders(model: BaseAutoencoder, x: Tensor, at: list[float] | None = None) -> dict[str, Any]:
+def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str, Any]:
     """A picture, and what each of its telling latents does to it, the others kept."""
-    dims, labels, low, high = telling_latents(model)
+    dims, labels, low, high = telling_latents(entry)
+    model = entry.model
     z = model.encode(x)
     if at is None:
         at = ((z[0, dims] - low) / (high - low)).clamp(0, 1).tolist()
@@ -128,21 +131,21 @@ def sliders(model: BaseAutoencoder, x: Tensor, at: list[float] | None = None) ->
     )  # fmt: skip
 
 
-def places_on_map(model: BaseAutoencoder, x: Tensor, places: Tensor) -> Tensor:
+def places_on_map(entry: Entry, x: Tensor, places: Tensor) -> Tensor:
     """Images at places (N, 2) in [0, 1] of the plane of the two most telling latents."""
-    dims, _, low, high = telling_latents(model)
-    z = model.encode(x).repeat(len(places), 1)
+    dims, _, low, high = telling_latents(entry)
+    z = entry.model.encode(x).repeat(len(places), 1)
     n = len(dims[:2])
     z[:, dims[:2]] = low[:n] + places.to(low)[:, :n] * (high - low)[:n]
-    return decoded(model, z)
+    return decoded(entry.model, z)
 
 
-def latent_map(model: BaseAutoencoder, x: Tensor) -> dict[str, Any]:
+def latent_map(entry: Entry, x: Tensor) -> dict[str, Any]:
     side = torch.linspace(0, 1, MAP)
     places = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).flatten(0, 1)
-    names = telling_latents(model)[1]
+    names = telling_latents(entry)[1]
     return sheet(
-        places_on_map(model, x, places), "plane", rows=MAP, at=[0.5, 0.5], live=True,
+        places_on_map(entry, x, places), "plane", rows=MAP, at=[0.5, 0.5], live=True,
         hint=f"across: {names[0]}; down: {names[-1] if len(names) < 2 else names[1]}",
     )  # fmt: skip
 
@@ -271,22 +274,24 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
 
     def show_latents(model: str | None, image: Image.Image | None) -> tuple[Any, Any, Any]:
         """What Explore shows of a picture: sliders and a map, or a grid of codes."""
-        vae = models[model].model
+        entry = models[model]
+        vae = entry.model
         x = seen(vae, image)
         if isinstance(vae, VQVAE):
             return shown(None), shown(None), shown(code_grid(vae, vae.codes(x)))
-        return shown(sliders(vae, x)), shown(latent_map(vae, x)), shown(None)
+        return shown(sliders(entry, x)), shown(latent_map(entry, x)), shown(None)
 
     def move_sliders(model: str | None, image: Any, event: gr.EventData) -> dict[str, Any]:
-        vae = models[model].model
-        n = min(LATENTS, vae.latent_shape[0])
+        entry = models[model]
+        n = min(LATENTS, entry.model.latent_shape[0])
         at = several(event._data.get("at"), n, lambda t: real(t, 0, 1, "Place"))
-        return sliders(vae, seen(vae, image), at)
+        return sliders(entry, seen(entry.model, image), at)
 
     def move_on_map(model: str | None, image: Any, event: gr.EventData) -> Any:
-        vae = models[model].model
+        entry = models[model]
         at = several(event._data.get("at"), 2, lambda t: real(t, 0, 1, "Place"))
-        picture = to_pil(places_on_map(vae, seen(vae, image), torch.tensor([at])))[0]
+        x = seen(entry.model, image)
+        picture = to_pil(places_on_map(entry, x, torch.tensor([at])))[0]
         return gr.HTML(exact={"at": at, "picture": data_uri(picture)})
 
     def change_code(model: str | None, event: gr.EventData) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..card import CARD
 from ..errors import HubError
 from ..hub import is_path, load, source_of
 from ..remote import Repository
+from ..sprites import FACTORS
 from ..storage import CONFIG, WEIGHTS
 from .inputs import words
 
@@ -39,9 +40,15 @@ class Entry:
             raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
         self.card = _text(source, CARD)
         try:
-            self.usual = float(json.loads(_text(source, EVALUATION))["bits_per_dim"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+            measured = dict(json.loads(_text(source, EVALUATION)))
+        except (ValueError, TypeError, RecursionError):
+            measured = {}
+        try:
+            self.usual = float(measured["bits_per_dim"])
+        except (ValueError, TypeError, KeyError):
             self.usual = None  # bits/dim of held-out images, where that was measured
+        # What latents of sprites stand for, where that was measured.
+        self.factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
         self.folder = source.path if is_path(source.name) else None
 
 
