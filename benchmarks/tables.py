@@ -110,7 +110,10 @@ def read(name: str) -> tuple[list[dict[str, Any]], str]:
         folders = sorted(path.parent for path in ROOT.glob("pretrained/*/evaluation.json"))
         return [
             json.loads((folder / "evaluation.json").read_text())
-            | {"name": f"`{folder.name}`", "mb": sum(f.stat().st_size for f in folder.iterdir()) / 1e6}
+            | {
+                "name": f"`{folder.name}`",
+                "mb": sum(f.stat().st_size for f in folder.iterdir()) / 1e6,
+            }
             for folder in folders
         ], ""
     measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())

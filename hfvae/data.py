@@ -267,7 +267,6 @@ def _folder(folder: Path, names: list[str], split: str) -> tuple[Sequence[Record
     if not names:
         kinds = ", ".join(sorted(IMAGE_FILES))
         raise DataError(f"{folder / inside} holds no images ({kinds})")
-    names.sort(key=lambda name: name.split(os.sep))
     return _Files(folder, names), has_split
 
 
@@ -276,13 +275,13 @@ def _is_image(name: str) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """The files in a folder and below it, by their relative paths, without hidden ones."""
+    """The files in a folder and below it, by their relative paths, in order, no hidden ones."""
     found = []
     for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(where, folder)
         prefix = "" if below == "." else below + os.sep
-        found += [prefix + name for name in files if not name.startswith(".")]
+        found += [prefix + name for name in sorted(files) if not name.startswith(".")]
     return found
 
 

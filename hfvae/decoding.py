@@ -91,13 +91,11 @@ def _read(folder: Path, shape: tuple[int, ...]) -> Decoded:
     n = path.stat().st_size // int(np.prod(shape))
     if not n:
         return Decoded(torch.empty((0, *shape), dtype=torch.uint8), skipped)
-    if path.stat().st_size <= IN_MEMORY:
-        pixels = np.fromfile(path, np.uint8).reshape(n, *shape)
-        return Decoded(torch.from_numpy(pixels), skipped)
     with open(path, "rb") as file:  # copy on write: torch wants an array that may be written to
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    pixels = np.frombuffer(mapped, np.uint8).reshape(n, *shape)
-    return Decoded(torch.from_numpy(pixels), skipped, mapped=mapped)
+    pixels = torch.from_numpy(np.frombuffer(mapped, np.uint8).reshape(n, *shape))
+    # What is small stays in memory once it was read.
+    return Decoded(pixels, skipped, mapped=mapped if pixels.nbytes > IN_MEMORY else None)
 
 
 def let_go(mapped: mmap.mmap | None) -> None:
