@@ -90,6 +90,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--widths", type=widths, help="channels after each halving of the image: 32,64,128")
     flag("--latent_dim", type=int, help="how many numbers a latent has")
     flag("--beta", type=float, help="weight of the KL, in nats per image")
+    flag("--beta_start", type=float, help="a larger beta to start from: latents part better")
     flag("--prior", choices=["mixture"], help="fit one to a VAE's latents after training")
     flag("--codebook_size", type=int, help="how many codes, for vq-vae and fsq-vae")
     flag(
@@ -144,6 +145,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "max_train_steps",
         "max_train_minutes",
         "learning_rate",
+        "beta_start",
         "gradient_accumulation_steps",
         "max_train_samples",
         "checkpoints_total_limit",
@@ -200,8 +202,12 @@ def make_config(
     family = FAMILIES[PRESETS[args.model]().model_type] if base is None else type(base)
     for name in given.keys() - {f.name for f in dataclasses.fields(family.config_class)}:
         raise UsageError(f"--{name} means nothing to --model {args.model}")
-    if (args.prior or args.kl_warmup_steps) and family is not VAE:
-        raise UsageError(f"--prior and --kl_warmup_steps mean nothing to --model {args.model}")
+    if family is not VAE:
+        for name in ("prior", "kl_warmup_steps", "beta_start"):
+            if getattr(args, name):
+                raise UsageError(f"--{name} means nothing to --model {args.model}")
+    if args.beta_start and args.beta == 0:
+        raise UsageError("--beta_start falls by factors to --beta, which must be more than 0")
     try:
         if base is None:
             return PRESETS[args.model](**given)

@@ -1,5 +1,6 @@
 """train.py through its command line, on data made here."""
 
+import argparse
 import json
 import os
 import signal
@@ -299,7 +300,7 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypat
         (["--model", "fsq-vae", "--codebook_size", "11"], "product of numbers from 3 to 8"),
         (
             ["--model", "autoencoder", "--kl_warmup_steps", "4"],
-            "mean nothing to --model autoencoder",
+            "means nothing to --model autoencoder",
         ),
         (["--output_dir", "/proc/none"], "/proc"),
     ],
@@ -356,6 +357,20 @@ def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypat
     assert pictures
     with Image.open(Path(os.environ["TRACKIO_DIR"], "media", pictures[-1])) as picture:
         assert picture.width > 8 * 16
+
+
+def test_beta_grows_from_zero_or_falls_by_equal_factors():
+    def at(step, **flags):
+        given = argparse.Namespace(**{"kl_warmup_steps": 0, "beta_start": None} | flags)
+        return training.beta(given, training.Budget(100, None, step), 4.0)
+
+    assert [at(step, kl_warmup_steps=10) for step in (0, 4, 9, 50)] == [0.4, 2.0, 4.0, 4.0]
+    assert at(0) == at(100) == 4
+    fall = [at(step, beta_start=64.0) for step in range(0, 71)]
+    assert fall[0] == 64
+    assert fall[-1] == pytest.approx(4)
+    assert fall[35] == pytest.approx(16)  # half of the way, in factors
+    assert at(100, beta_start=64.0) == 4
 
 
 def test_the_watch_knows_a_kl_and_a_scale_that_run_away():
