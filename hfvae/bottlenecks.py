@@ -140,7 +140,7 @@ class VectorQuantizer(Discrete):
 
     def codes(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):  # near ties need all of float32
-            return F.nearest(h.movedim(1, -1), self.codebook)
+            return F.nearest(h.movedim(1, -1), self.codebook.to(h.dtype))
 
     def lookup(self, codes: Tensor) -> Tensor:
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)

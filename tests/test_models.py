@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from hfvae import VAE, VAEConfig
+from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
 from hfvae import functional as F
 
 
@@ -204,3 +204,16 @@ def test_half_precision_is_for_the_networks_alone(likelihood, generator):
     assert elbo.dtype == torch.float32
     torch.testing.assert_close(elbo, exact, rtol=0.05, atol=1)
     assert model.sample(2).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codes_in_half_precision_do_all_that_others_do(dtype, generator):
+    config = VQVAEConfig(image_size=8, channels=1, codebook_size=8, widths=(4,), prior_width=8)
+    model = VQVAE(config).eval()
+    model.set_prior("autoregressive")
+    model.to(dtype)
+    x = model.sample(2, generator=generator())
+    steps = model.interpolate(x[0], x[1], steps=3)
+    assert x.dtype == steps.dtype == model.traverse(x[0], 0, [1, 2]).dtype == dtype
+    torch.testing.assert_close(steps[0], model.reconstruct(x)[0], rtol=0, atol=1e-2)
+    assert model.elbo(x).isfinite().all()
