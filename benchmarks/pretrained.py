@@ -9,20 +9,22 @@ Fashion-MNIST is, as for train.py's --data_dir.
 
 import argparse
 
-from run import ROOT, run
+from run import run
 
 # Steps, not minutes: whatever the machine, the same model.
 MODELS = {
     "fashion-mnist-vae": "--dataset fashion-mnist --prior mixture --max_train_steps 14000",
     "fashion-mnist-vq-vae": (
-        "--model vq-vae --dataset fashion-mnist --codebook_size 256 --max_train_steps 8000 "
+        "--model vq-vae --dataset fashion-mnist --codebook_size 256 --max_train_steps 5000 "
         "--save_fp16"
     ),
     "sprites-beta-vae": (
-        "--model beta-vae --dataset sprites --resolution 32 --beta 64 --max_train_steps 30000"
+        "--model beta-vae --dataset sprites --resolution 32 --beta_start 200 --beta 20 "
+        "--max_train_steps 20000"
     ),
     "noto-emoji-vae": (
-        "--dataset noto-emoji --latent_dim 64 --random_flip --prior mixture --max_train_steps 9000"
+        "--dataset noto-emoji --latent_dim 64 --random_flip --use_ema --prior mixture "
+        "--max_train_steps 4000"
     ),
 }
 
@@ -37,7 +39,7 @@ def main() -> None:
         words = [args.emoji if word == "noto-emoji" else word for word in MODELS[name].split()]
         data = ["--data_dir", args.data] if args.data else []
         run(["train.py", *words, *data, "--overwrite_output_dir",
-             "--output_dir", str(ROOT / "pretrained" / name)])  # fmt: skip
+             "--output_dir", f"pretrained/{name}"])  # fmt: skip
 
 
 if __name__ == "__main__":
