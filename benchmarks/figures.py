@@ -53,11 +53,11 @@ def traversals() -> Image.Image:
 
 
 def interpolations() -> Image.Image:
-    """Ways between new emoji: spherical, so that what lies between is as sharp as the ends."""
-    model = hfvae.from_pretrained(PRETRAINED / "noto-emoji-vae")
-    ends = model.sample(8, temperature=0.8, generator=torch.Generator().manual_seed(3))
+    """Ways between new clothes."""
+    model = hfvae.from_pretrained(PRETRAINED / "fashion-mnist-vae")
+    ends = model.sample(8, generator=torch.Generator().manual_seed(3))
     pairs = ends.split(2)
-    return rows_of([model.interpolate(*pair, steps=STEPS) for pair in pairs], [""] * 4, 1)
+    return rows_of([model.interpolate(*pair, steps=STEPS) for pair in pairs], [""] * 4, 2)
 
 
 def main() -> None:

@@ -30,22 +30,9 @@ COLUMNS = {
         ("minutes", "minutes", ".2g"),
         ("neg_elbo", "test −ELBO, nats", ".1f"),
     ],
-    "designs": [
-        ("mnist", "MNIST, −ELBO", ".1f"),
-        ("mnist steps", "steps", "d"),
-        ("mnist parameters", "parameters", ",d"),
-        ("fashion-mnist", "Fashion-MNIST, −ELBO", ".1f"),
-        ("fashion-mnist steps", "steps", "d"),
-        ("fashion-mnist parameters", "parameters", ",d"),
-    ],
     "large_folder": [
         ("first_step_s", "first step after, s", ".1f"),
         ("peak_gib", "peak memory, GiB", ".2f"),
-    ],
-    "loading": [
-        ("loaded_s", "imported and loaded, s", ".2f"),
-        ("first_s", "first image, s", ".2f"),
-        ("mb", "MB on disk", ".1f"),
     ],
     "mnist": [
         ("minutes", "minutes", "g"),
