@@ -30,6 +30,11 @@ COLUMNS = {
         ("minutes", "minutes", ".2g"),
         ("neg_elbo", "test −ELBO, nats", ".1f"),
     ],
+    "loading": [
+        ("loaded_s", "imported and loaded, s", ".2f"),
+        ("first_s", "first image, s", ".2f"),
+        ("mb", "MB on disk", ".1f"),
+    ],
     "large_folder": [
         ("first_step_s", "first step after, s", ".1f"),
         ("peak_gib", "peak memory, GiB", ".2f"),
