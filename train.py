@@ -286,6 +286,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--train_batch_size must be a multiple of the {accelerator.num_processes} processes"
         )
+    if args.compile and accelerator.num_processes > 1:
+        raise UsageError("--compile works with one process: leave it away, or use one")
     say = accelerator.print
     set_seed(args.seed)
     check_name(args.dataset)
@@ -327,8 +329,6 @@ def run(args: argparse.Namespace) -> None:
     if accelerator.is_main_process:
         write_folder(args.output_dir, {})  # if it cannot be written to, then now
 
-    if args.compile and accelerator.num_processes > 1:
-        raise UsageError("--compile works with one process: leave it away, or use one")
     if args.resume_from_checkpoint and resumed is None:
         say(f"no checkpoint in {args.output_dir}: starting afresh")
     budget, prior_budget = budgets = make_budgets(args, model, len(images))
@@ -350,8 +350,12 @@ def run(args: argparse.Namespace) -> None:
         return
     kept = model
     if args.save_fp16:
-        kept = copy.deepcopy(model).half()
-        model.load_state_dict(kept.state_dict())  # measured as rounded as it is stored
+        half = copy.deepcopy(model).half()
+        if all(t.isfinite().all() for t in half.state_dict().values()):
+            kept = half
+            model.load_state_dict(half.state_dict())  # measured as rounded as it is stored
+        else:
+            say("some weights are too large for --save_fp16: stored in full precision")
     write_folder(args.output_dir, model_files(kept))
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, args.seed)

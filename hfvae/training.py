@@ -102,7 +102,7 @@ def beta(args: argparse.Namespace, budget: Budget, last: float) -> float:
     if args.beta_start is None:
         return last * warm
     left = 1 - min(1.0, budget.progress / 0.7)
-    return warm * last * (args.beta_start / last) ** left
+    return warm * args.beta_start**left * last ** (1 - left)
 
 
 class Progress:
@@ -219,7 +219,7 @@ class Run:
             return
         budgets = {name: (b.step, b.spent) for name, b in self.budgets.items()}
         step = sum(b.step for b in self.budgets.values())
-        if not all(p.isfinite().all() for p in self.model.parameters()):
+        if not all(t.isfinite().all() for t in self.model.state_dict().values()):
             raise TrainingError(no_number(step))
         tensors = {"rng.torch": torch.get_rng_state(), "rng.noise": self.noise.get_state()}
         tensors |= checkpoint.named("model", self.model.state_dict())

@@ -373,6 +373,18 @@ def test_beta_grows_from_zero_or_falls_by_equal_factors():
     assert at(100, beta_start=64.0) == 4
 
 
+def test_half_the_bytes_are_what_was_measured(photos, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    argv = ["--dataset", photos, "--resolution", 16, "--output_dir", out, "--save_fp16", *QUICK]
+    status, _ = run(monkeypatch, capsys, *argv)
+    assert status == 0
+    assert hfvae.from_pretrained(out).dtype == torch.float16
+    model = hfvae.from_pretrained(out, dtype=torch.float32)
+    held_out = data.load_images(str(photos), "test", size=(16, 16), channels=3)
+    written = json.loads((out / "evaluation.json").read_text())
+    assert evaluate.evaluate(model, held_out)["elbo"] == pytest.approx(written["elbo"], rel=1e-5)
+
+
 def test_the_watch_knows_a_kl_and_a_scale_that_run_away():
     model = hfvae.VAE(hfvae.VAEConfig(image_size=8, channels=1, latent_dim=4))
     fine = {"active_units": 4, "kl": 20.0}
