@@ -13,7 +13,7 @@ from run import HERE, ROOT
 from torch import Tensor
 
 import hfvae
-from hfvae.functional import gaussian_kl
+from hfvae.functional import gaussian_kl_by_latent
 from hfvae.sprites import FACTORS, Sprites
 
 PRETRAINED = ROOT / "pretrained"
@@ -40,7 +40,7 @@ def traversals() -> Image.Image:
     sprites = Sprites(model.config.size, model.config.channels)
     some = sprites.images(sprites.draw_factors(256, torch.Generator().manual_seed(0)))
     mu, logvar = model.posterior(some)
-    each = gaussian_kl(mu.reshape(-1, 1), logvar.reshape(-1, 1)).view_as(mu).mean(0)
+    each = gaussian_kl_by_latent(mu, logvar).mean(0)
     middle = sprites.images(torch.tensor([[0, 3, 8, 8, 8, 4]]))[0]
     strips, names = [], []
     for latent in each.argsort(descending=True).tolist():

@@ -82,7 +82,12 @@ def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
 
     Kingma & Welling 2014, appendix B.
     """
-    return per_image(0.5 * (mu.square() + logvar.exp() - 1 - logvar))
+    return per_image(gaussian_kl_by_latent(mu, logvar))
+
+
+def gaussian_kl_by_latent(mu: Tensor, logvar: Tensor) -> Tensor:
+    """The terms of `gaussian_kl`, (B, latent_dim) in nats: what each latent carries."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
 def gaussian_nll(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:

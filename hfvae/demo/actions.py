@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..functional import gaussian_kl, psnr
+from ..functional import gaussian_kl_by_latent, psnr
 from ..images import to_pil
 from ..models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .inputs import in_words, real, several, whole, words
@@ -96,8 +96,7 @@ def telling_latents(entry: Entry) -> tuple[list[int], list[str], Tensor, Tensor]
     codes = model.encode(draws(model, 64, seed=0))
     if isinstance(model, VAE):
         mu, logvar = model.posterior(draws(model, 64, seed=0))
-        each = gaussian_kl(mu.reshape(-1, 1), logvar.reshape(-1, 1))  # every latent by itself
-        weight = each.view_as(mu).mean(0)
+        weight = gaussian_kl_by_latent(mu, logvar).mean(0)
         unit = "nats"
     else:
         weight, unit = codes.var(0), "variance"
