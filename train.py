@@ -26,6 +26,7 @@ import copy
 import dataclasses
 import datetime
 import math
+import re
 import shlex
 import sys
 import time
@@ -92,6 +93,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--beta", type=float, help="weight of the KL, in nats per image")
     flag("--beta_start", type=float, help="a larger beta to start from: latents part better")
     flag("--prior", choices=["mixture"], help="fit one to a VAE's latents after training")
+    flag("--prior_components", type=int, help="how many Gaussians a mixture has; default: 10")
     flag("--codebook_size", type=int, help="how many codes, for vq-vae and fsq-vae")
     flag(
         "--prior_fraction",
@@ -100,6 +102,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="share of the training that a vq-vae's transformer prior gets",
     )
     flag("--likelihood", help="discretized-logistic, gaussian or bernoulli")
+    flag("--license", help="the images' licence, for the card, as the Hub writes it: cc-by-4.0")
     flag("--output_dir", type=Path, help="default: runs/<dataset>-<model>")
     flag("--overwrite_output_dir", action="store_true", help="replace a model that is there")
     flag("--seed", type=int, default=0)
@@ -155,6 +158,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UsageError(f"--{name} must be more than 0, not {value}")
     if (args.hub_model_id or args.hub_private_repo) and not (args.push_to_hub or args.space_id):
         raise UsageError("--hub_model_id and --hub_private_repo need --push_to_hub")
+    if args.license and not re.fullmatch(r"[a-z0-9.-]+", args.license):
+        raise UsageError(f"--license takes a name such as cc-by-4.0, not {args.license!r:.80}")
     if not 0 <= args.prior_fraction < 1:
         raise UsageError(f"--prior_fraction must be from 0 to below 1, not {args.prior_fraction}")
     return args
@@ -196,7 +201,7 @@ def make_config(
     args: argparse.Namespace, base: BaseAutoencoder | None, size: tuple[int, int], channels: int
 ) -> Config:
     """The preset, or the config of the model to fine-tune, with what the flags change."""
-    names = ("widths", "latent_dim", "beta", "codebook_size", "likelihood")
+    names = ("widths", "latent_dim", "beta", "prior_components", "codebook_size", "likelihood")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     given |= {"image_size": size[0] if size[0] == size[1] else size, "channels": channels}
     family = FAMILIES[PRESETS[args.model]().model_type] if base is None else type(base)
@@ -206,6 +211,8 @@ def make_config(
         for name in ("prior", "kl_warmup_steps", "beta_start"):
             if getattr(args, name):
                 raise UsageError(f"--{name} means nothing to --model {args.model}")
+    if args.prior_components and family is VAE and not args.prior:
+        raise UsageError("--prior_components needs --prior mixture")
     if args.beta_start and args.beta == 0:
         raise UsageError("--beta_start falls by factors to --beta, which must be more than 0")
     try:
@@ -378,7 +385,7 @@ def run(args: argparse.Namespace) -> None:
         repo=args.hub_model_id if args.push_to_hub else str(args.output_dir),
         results=results,
         dataset=images.name if expand(args.dataset).exists() else args.dataset,
-        licence=licence(args.dataset),
+        licence=args.license or licence(args.dataset),
         base_model=None
         if base is None or is_path(args.model_name_or_path)
         else args.model_name_or_path,

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfvae import VQVAE as OurVQVAE
+from hfvae.base import BaseAutoencoder
+
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "runs" / "benchmarks" / "peers"
 PACKAGES = ["pythae==0.1.2", "diffusers==0.42.1"]
@@ -71,13 +74,49 @@ class AsDecoder(nn.Module):
         return self.decoder(z).reconstruction
 
 
-def pythae_model(latent_dim: int = 32) -> Any:
+def pythae_model(latent_dim: int = 32, loss: str = "bce") -> Any:
     """Its VAE with its own convolutions for MNIST."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_VAE_MNIST
 
-    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=latent_dim, reconstruction_loss="bce")
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=latent_dim, reconstruction_loss=loss)
     return VAE(config, Encoder_Conv_VAE_MNIST(config), Decoder_Conv_AE_MNIST(config))
+
+
+def pythae_with(model: BaseAutoencoder) -> Any:
+    """Its VAE or VQ-VAE around the networks of one of hfvae's."""
+    from pythae.models import VAE, VQVAE, VAEConfig, VQVAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):
+        def __init__(self, body: nn.Module) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.body(x)
+            if h.ndim == 4:
+                return ModelOutput(embedding=h)
+            mu, logvar = h.chunk(2, dim=1)
+            return ModelOutput(embedding=mu, log_covariance=logvar)
+
+    class Decoder(BaseDecoder):
+        def __init__(self, body: nn.Module) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.body(z))
+
+    config: Any = model.config
+    encoder, decoder = Encoder(model.encoder), Decoder(model.decoder)
+    size = (config.channels, *config.size)
+    if isinstance(model, OurVQVAE):
+        latents, codes = config.embedding_dim, config.codebook_size
+        settings = VQVAEConfig(input_dim=size, latent_dim=latents, num_embeddings=codes)
+        return VQVAE(settings, encoder, decoder)
+    return VAE(VAEConfig(input_dim=size, latent_dim=config.latent_dim), encoder, decoder)
 
 
 def train_pythae(model: Any, x: Tensor, seconds: float, batch: int = 64) -> tuple[int, float]:
@@ -111,11 +150,13 @@ def train_pythae(model: Any, x: Tensor, seconds: float, batch: int = 64) -> tupl
     return clock.steps * batch, time.perf_counter() - clock.start
 
 
-def diffusers_model() -> Any:
-    """A small AutoencoderKL for images of 64x64: 16x16 latents of 4 channels."""
+def diffusers_model(channels: int = 3) -> Any:
+    """A small AutoencoderKL: latents of 4 channels and a quarter of the image's side."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=(32, 64, 128),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -127,19 +168,20 @@ def diffusers_model() -> Any:
 class Latents(nn.Module):
     """AutoencoderKL's decoder for latents that come as one vector."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, side: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Unflatten(1, (4, 16, 16)), model.post_quant_conv, model.decoder
+            nn.Unflatten(1, (4, side, side)), model.post_quant_conv, model.decoder
         )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z)
 
 
-def diffusers_networks(model: Any) -> tuple[nn.Module, nn.Module]:
+def diffusers_networks(model: Any, side: int = 16) -> tuple[nn.Module, nn.Module]:
+    """As hfvae takes them, for latents of (4, side, side)."""
     encoder = nn.Sequential(model.encoder, model.quant_conv, nn.Flatten())
-    return encoder, Latents(model)
+    return encoder, Latents(model, side)
 
 
 def train_diffusers(model: Any, x: Tensor, seconds: float, batch: int = 32) -> tuple[int, float]:

@@ -87,11 +87,12 @@ def run(command: list[str]) -> None:
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env=os.environ | path)
 
 
-def fit(model: Any, images: Any, budget: Budget, batch: int = 128) -> Any:
+def fit(model: Any, images: Any, budget: Budget, batch: int = 128, seed: int = 0) -> Any:
     """Train a model by train.py's trainer, with its defaults, and return what it would save."""
     from accelerate import Accelerator
 
     args = train.parse(["--train_batch_size", str(batch), "--checkpointing_steps", "0"])
+    args.seed = seed
     args.output_dir = ROOT / "runs" / "benchmarks" / "fit"
     accelerator = Accelerator(mixed_precision=best_precision())
     run = Run(args, model, images, (budget, Budget(0, None)), accelerator)

@@ -236,7 +236,7 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
 PRESETS: dict[str, Callable[..., Config]] = {
     "autoencoder": AutoencoderConfig,
     "vae": VAEConfig,
-    "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1),
+    "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
     "vq-vae": VQVAEConfig,
     "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),
 }

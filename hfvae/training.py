@@ -34,7 +34,7 @@ from .report import advice, samples_png
 from .storage import write_folder
 
 PROGRESS = "progress.png"  # new images while it trains
-FOR_THE_MIXTURE = 20_000  # images whose latents a mixture is fitted to
+FOR_THE_MIXTURE = 20_000  # latents that a mixture is fitted to
 STAGES = ("model", "prior")
 AGREE = 10  # steps after which processes agree on the time and on stopping
 APART = 10  # seconds at least between two looks at how training goes
@@ -43,7 +43,7 @@ WATCHED = 1024  # images whose latents are looked at
 FREE = (
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps",
     "checkpoints_total_limit", "report_to", "push_to_hub", "hub_model_id", "hub_private_repo",
-    "space_id", "data_dir", "compile", "save_fp16",
+    "space_id", "data_dir", "compile", "save_fp16", "license",
 )  # fmt: skip
 
 
@@ -397,11 +397,24 @@ class Run:
             model.prior = self.optimize("prior", model.prior, loss_of, len(codes), stop)
         elif isinstance(model, Autoencoder) or args.prior == "mixture":
             say("fitting a mixture of Gaussians to the latents ...")
-            z = all_latents(model, self.images, args.seed, FOR_THE_MIXTURE)
+            z = self.mixture_latents(model)
             components = getattr(model.config, "prior_components", 1)
             model.set_prior("mixture", prior_components=min(components, len(z)))
             assert isinstance(model.prior, GaussianMixture)
             model.prior.fit(z, args.seed)
+
+    def mixture_latents(self, model: BaseAutoencoder) -> Tensor:
+        """What a mixture is fitted to: of few images, several draws from each posterior."""
+        seed, flip = self.args.seed, self.args.random_flip
+        draws = FOR_THE_MIXTURE // len(self.images) if isinstance(model, VAE) else 1
+        return torch.cat(
+            [
+                all_latents(
+                    model, self.images, seed + i, FOR_THE_MIXTURE, mirror=bool(flip and i % 2)
+                )
+                for i in range(max(draws, 2 if flip else 1))
+            ]
+        )
 
 
 def log_picture(accelerator: Any, png: bytes, step: int) -> None:

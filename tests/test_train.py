@@ -21,6 +21,7 @@ from trackio.sqlite_storage import SQLiteStorage
 import hfvae
 from hfvae import checkpoint, data, evaluate, training
 from hfvae.disentanglement import factor_vae_score
+from hfvae.priors import GaussianMixture
 from hfvae.report import advice
 
 ROOT = Path(__file__).parent.parent
@@ -205,6 +206,33 @@ def test_a_vae_can_have_a_mixture(photos, tmp_path, monkeypatch, capsys):
     assert results["elbo"] == pytest.approx(-results["reconstruction"] - results["kl"], rel=1e-6)
 
 
+def test_a_mixture_of_few_images_sees_the_whole_width_of_their_posteriors(
+    photos, tmp_path, monkeypatch, capsys
+):
+    seen, out = [], tmp_path / "out"
+    fit = GaussianMixture.fit
+    monkeypatch.setattr(GaussianMixture, "fit", lambda *a: (seen.append(a[1]), fit(*a))[1])
+    argv = ["--dataset", photos, "--resolution", 16, "--output_dir", out, "--random_flip", *QUICK]
+    argv += ["--prior", "mixture", "--prior_components", 3, "--license", "cc0-1.0"]
+    status, words = run(monkeypatch, capsys, *argv)
+    assert status == 0, words
+    model = hfvae.from_pretrained(out)
+    assert model.config.prior_components == len(model.prior.weights) == 3
+    images = data.load_images(str(photos), "train", size=(16, 16), channels=3)
+    x = images.pixels.float() / 255
+    z = seen[0].view(-1, len(x), 4)
+    assert z.numel() / 4 == pytest.approx(training.FOR_THE_MIXTURE, rel=0.01)
+    with torch.inference_mode():
+        for draws, pixels in ((z[0::2], x), (z[1::2], x.flip(3))):  # as they are, and mirrored
+            mu, logvar = model.posterior(pixels)
+            sigma = torch.exp(logvar / 2)
+            assert torch.allclose(
+                draws.mean(0), mu, atol=5 * float(sigma.max()) / len(draws) ** 0.5
+            )
+            assert draws.std(0).mean() == pytest.approx(float(sigma.mean()), rel=0.02)
+    assert "license: cc0-1.0" in (out / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -302,6 +330,9 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypat
             ["--model", "autoencoder", "--kl_warmup_steps", "4"],
             "means nothing to --model autoencoder",
         ),
+        (["--prior_components", "50"], "--prior_components needs --prior mixture"),
+        (["--prior", "mixture", "--prior_components", "0"], "prior_components must be from 1"),
+        (["--license", "mit\ntags: x"], "--license takes a name such as cc-by-4.0"),
         (["--output_dir", "/proc/none"], "/proc"),
     ],
 )
