@@ -367,10 +367,11 @@ def run(args: argparse.Namespace) -> None:
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, args.seed)
     command = f"python train.py {shlex.join(map(without_folder, sys.argv[1:]))}".strip()
+    threads = torch.get_num_threads()
     processor = (
         torch.cuda.get_device_name()
         if accelerator.device.type == "cuda"
-        else (f"{torch.get_num_threads()} CPU cores")
+        else f"{threads} CPU core{'s' * (threads > 1)}"
     )
     summary = (
         f"{budget.step} steps of {args.train_batch_size} images in {budget.spent / 60:.1f} minutes "

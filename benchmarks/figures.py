@@ -53,11 +53,11 @@ def traversals() -> Image.Image:
 
 
 def interpolations() -> Image.Image:
-    """Ways between new clothes."""
-    model = hfvae.from_pretrained(PRETRAINED / "fashion-mnist-vae")
-    ends = model.sample(8, generator=torch.Generator().manual_seed(3))
-    pairs = ends.split(2)
-    return rows_of([model.interpolate(*pair, steps=STEPS) for pair in pairs], [""] * 4, 2)
+    """Ways between new emoji."""
+    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae", dtype=torch.float32)
+    ends = model.sample(10, generator=torch.Generator().manual_seed(3))
+    strips = [model.interpolate(*pair, steps=STEPS) for pair in ends.split(2)]
+    return rows_of(strips, [""] * len(strips), 1)
 
 
 def main() -> None:

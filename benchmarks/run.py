@@ -10,6 +10,7 @@
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import shutil
@@ -30,7 +31,10 @@ from hfvae.training import Budget, Run, StopOnInterrupt  # noqa: E402
 
 
 class Row(NamedTuple):
-    """One training run: its name, train.py's flags, its share of --minutes, samples to evaluate."""
+    """One training run: its name, train.py's flags, its share of --minutes, samples to evaluate.
+
+    The samples are for ten minutes, and fewer where there is less time.
+    """
 
     name: str
     flags: str
@@ -41,8 +45,11 @@ class Row(NamedTuple):
 TABLES = {
     # The same network, data, time and fixed scale; only beta differs.
     "disentanglement": [
-        Row(f"beta = {beta}", f"--model beta-vae --beta {beta} --dataset sprites --resolution 32")
-        for beta in (1, 16, 64)
+        Row(f"beta = {name}", f"--model beta-vae {flags} --dataset sprites --resolution 32")
+        for name, flags in [
+            *((beta, f"--beta {beta}") for beta in (1, 16, 64)),
+            ("200 falling to 1", "--beta_start 200 --beta 1"),
+        ]
     ],
     "codebooks": [
         Row("vq-vae, 256 codes", "--model vq-vae --codebook_size 256 --dataset fashion-mnist"),
@@ -70,9 +77,10 @@ def measure(row: Row, minutes: float, folder: Path, data: list[str]) -> dict[str
     run([*command, *data, "--output_dir", str(out)])
     results = out / "evaluation.json"
     if row.samples:
+        samples = math.ceil(row.samples * min(1, minutes / 10))
         dataset = row.flags.split("--dataset ")[1].split()[0]
         run(["-m", "hfvae.evaluate", str(out), "--dataset", dataset, *data,
-             "--samples", str(row.samples), "--output", str(results)])  # fmt: skip
+             "--samples", str(samples), "--output", str(results)])  # fmt: skip
     return {
         "name": row.name,
         "command": f"python {' '.join(command)}",
@@ -106,8 +114,9 @@ def surroundings() -> dict[str, Any]:
     """What a figure depends on besides the code."""
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    threads = torch.get_num_threads()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
-        f"{torch.get_num_threads()} cores, {platform.machine()}"
+        f"{threads} core{'s' * (threads > 1)}, {platform.machine()}"
     )  # fmt: skip
     date = datetime.date.today().isoformat()
     return {"date": date, "commit": commit, "hardware": device, "torch": torch.__version__}

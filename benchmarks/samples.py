@@ -167,7 +167,7 @@ def emoji(minutes: float, folder: str) -> tuple[list[dict[str, Any]], dict[str, 
     held_out = load_images(folder, "test").pixels
     torch.manual_seed(0)
     x = x[torch.randperm(len(x))]
-    model = hfvae.from_pretrained(PRETRAINED / "noto-emoji-vae", dtype=torch.float32)
+    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae", dtype=torch.float32)
     components = model.config.prior_components
     same = hfvae.VAE(dataclasses.replace(model.config, prior="standard-normal"))
     known = torch.cat([x, x.flip(3)]).flatten(1).float() / 255  # it was trained on both

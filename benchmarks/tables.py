@@ -20,7 +20,21 @@ COLUMNS = {
         ("mig", "MIG", ".3f"),
         ("mb", "MB", ".1f"),
     ],
+    "quality": [
+        ("parameters", "million weights", ".2f"),
+        ("images/s", "images/s", ".0f"),
+        ("bits_per_dim", "bits/dim", ".2f"),
+        ("spread", "spread", ".2f"),
+        ("psnr", "PSNR, dB", ".1f"),
+    ],
     "samples": [("fd", "Fréchet distance", ".2f")],
+    "samples_emoji": [("nearest", "distance to the nearest in training", ".3f")],
+    "designs": [
+        ("mnist", "MNIST, −ELBO, nats", ".1f"),
+        ("mnist steps", "steps", "d"),
+        ("fashion-mnist", "Fashion-MNIST, −ELBO, nats", ".0f"),
+        ("fashion-mnist steps", "steps", "d"),
+    ],
     "training": [
         ("other", "images/s", ".0f"),
         ("ours", "hfvae, images/s", ".0f"),
@@ -109,9 +123,10 @@ def read(name: str) -> tuple[list[dict[str, Any]], str]:
             for folder in folders
         ], ""
     measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    seeds = f"medians of {measured['seeds']} seeds" if "seeds" in measured else "one seed"
     note = (
         f"*`{measured['command']}`; {measured['hardware']}, torch {measured['torch']}, "
-        f"{measured['date']}, commit {measured['commit']}, one seed.*"
+        f"{measured['date']}, commit {measured['commit']}, {seeds}.*"
     )
     return measured["rows"], note
 
