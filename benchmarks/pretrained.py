@@ -26,7 +26,7 @@ MODELS = {
     ),
     "sprites-beta-vae": (
         "--model beta-vae --dataset sprites --resolution 32 --beta_start 200 --beta 1 "
-        "--max_train_steps 20000"
+        "--max_train_steps 20000 --save_fp16"
     ),
 }
 
