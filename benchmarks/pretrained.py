@@ -19,7 +19,10 @@ MODELS = {
         "--widths 16,32,96,160 --prior mixture --prior_components 200 --random_flip "
         "--max_train_steps 15000 --save_fp16"
     ),
-    "fashion-mnist-vae": "--dataset fashion-mnist --prior mixture --max_train_steps 14000",
+    "fashion-mnist-vae": (
+        "--dataset fashion-mnist --prior mixture --max_train_steps 14000 --prior_components 50 "
+        "--save_fp16"
+    ),
     "fashion-mnist-vq-vae": (
         "--model vq-vae --dataset fashion-mnist --codebook_size 256 --max_train_steps 5000 "
         "--prior_fraction 0.09 --save_fp16"

@@ -153,7 +153,7 @@ def clothes(minutes: float, data: str | None) -> tuple[list[dict[str, Any]], dic
         "vq-vae, uniform codes": drawn(pretrained("fashion-mnist-vq-vae"), N, "uniform"),
         "vae, mixture": drawn(pretrained("fashion-mnist-vae"), N),
         "vae, N(0, I)": drawn(pretrained("fashion-mnist-vae"), N, "standard-normal"),
-        **pythae_draws(pythae_as_it_comes((1, 28, 28), 32), 10, x.float() / 255, minutes, N),
+        **pythae_draws(pythae_as_it_comes((1, 28, 28), 32), 50, x.float() / 255, minutes, N),
     }
     found: list[dict[str, Any]] = [
         {"name": name, "fd": distance(features, real, new), "accuracy": accuracy}
