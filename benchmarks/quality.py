@@ -1,7 +1,7 @@
 """What the same minutes buy: hfvae and its peers on the same clothes, by turns.
 
-    python benchmarks/quality.py                          # 50 minutes on two cores
-    python benchmarks/quality.py --minutes 0.3 --seeds 1  # a quick look: 5 minutes
+    python benchmarks/quality.py                          # an hour on two cores
+    python benchmarks/quality.py --minutes 0.3 --seeds 1  # a quick look: 8 minutes
 
 The peers' trainers run on networks of their own and on hfvae's; hfvae's on its own and on those of
 diffusers. A peer's loss is no likelihood of 8-bit pixels, so each gets the logistic noise that fits
