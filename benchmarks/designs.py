@@ -4,7 +4,7 @@
     python benchmarks/designs.py --minutes 0.25   # a quick look
 
 Every row trains a VAE of 32 latents for the same time by the same trainer; the default's settings
-are what wins here. Writes benchmarks/results/designs.json.
+are what wins here among convolutions. Writes benchmarks/results/designs.json.
 """
 
 import argparse
