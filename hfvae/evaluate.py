@@ -6,6 +6,7 @@ python -m hfvae.evaluate runs/photos-vae --dataset path/to/photos --samples 100
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .errors import NEEDS_TRAIN
 from .hub import from_pretrained
 from .machine import keep_freed_memory
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
+from .priors import StandardNormal
 from .sprites import FACTORS, Sprites
 
 ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this
@@ -48,12 +50,14 @@ def evaluate(
     model.eval()
     ssim: Any = StructuralSimilarityIndexMeasure(data_range=1.0).to(model.device)
     large_enough = min(model.config.size) >= 11  # for the window of SSIM
-    elbo, nll, psnr, reconstruction = [], [], [], 0.0
+    elbo, nll, psnr = [], [], []
+    sums: defaultdict[str, float] = defaultdict(float)
     # Noise apart from that of the data, which must not depend on the family or on `samples`.
     noise = torch.Generator().manual_seed(seed + 1)
     for x in batches(model, images, seed):
         state = noise.get_state()
-        reconstruction += model(x, noise).metrics["reconstruction"].item() * len(x)
+        for name, value in model(x, noise).metrics.items():
+            sums[name] += value.item() * len(x)
         if not isinstance(model, Autoencoder):
             noise.set_state(state)  # the same z: elbo is −(reconstruction + kl)
             elbo.append(model.elbo(x, noise))
@@ -69,9 +73,11 @@ def evaluate(
     if elbo:
         results["elbo"], results["elbo_se"] = _mean_and_error(torch.cat(elbo))
         results["bits_per_dim"] = likelihood.bits_per_dim(-results["elbo"], dims)
-    results["reconstruction"] = reconstruction / n
+    results["reconstruction"] = sums["reconstruction"] / n
     if isinstance(model, VAE):
-        results["kl"] = -results["elbo"] - results["reconstruction"]
+        # The loss has that to N(0, I); under another prior it is what the ELBO leaves for it.
+        exact = isinstance(model.prior, StandardNormal)
+        results["kl"] = sums["kl"] / n if exact else -results["elbo"] - results["reconstruction"]
     if nll:
         results["nll"], results["nll_se"] = _mean_and_error(torch.cat(nll))
         results["nll_bits_per_dim"] = likelihood.bits_per_dim(results["nll"], dims)

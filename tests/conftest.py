@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 import hfvae
 from hfvae import VAE, VAEConfig
@@ -105,3 +106,25 @@ def demo_url(demo_models, tmp_path_factory):
         _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
         yield url
         demo.close()
+
+
+@pytest.fixture
+def train_py(monkeypatch, capsys):
+    """train.py in this process, which saves the imports: what it printed, after that status."""
+    import train
+
+    def run(*argv, status=0):
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
+        ended = 0
+        try:
+            train.main()
+        except SystemExit as stop:
+            ended = stop.code
+        finally:
+            AcceleratorState._reset_state(True)  # it keeps what the first run in a process chose
+        printed = capsys.readouterr()
+        words = printed.out + printed.err
+        assert ended == status, words
+        return words
+
+    return run

@@ -424,7 +424,8 @@ def test_a_card_fetches_nothing():
 # Many visitors
 
 
-def test_twenty_visitors_at_once_get_each_their_own(client, demo_url, demo_models, picture):
+@pytest.mark.parametrize("calls", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_twenty_visitors_at_once_get_each_their_own(calls, client, demo_url, demo_models, picture):
     files = [picture(f"{i}.png", seed=i) for i in range(4)]
     model = hfvae.from_pretrained(demo_models / "colour")
     codes = hfvae.from_pretrained(demo_models / "codes")
@@ -434,7 +435,7 @@ def test_twenty_visitors_at_once_get_each_their_own(client, demo_url, demo_model
 
     def visit(visitor):
         mine = gradio_client.Client(demo_url, verbose=False)
-        for i in range(10):
+        for i in range(calls):
             seed, kind = 100 * visitor + i, (visitor + i) % 4
             file, other = files[seed % 4], files[(seed + 1) % 4]
             while True:

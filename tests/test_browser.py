@@ -262,17 +262,18 @@ def test_a_slider_of_explore_shows_at_once_and_then_exactly(open_page):
     carried = [float(re.search(r"([\d.]+) nats", label)[1]) for label in labels]
     assert carried == sorted(carried, reverse=True)
     before, asked = canvas(page, "#latents"), len(page.asked)
+    start = float(sliders.nth(0).input_value())  # anywhere: the picture was drawn at random
+    way = 1 if start < 0.5 else -1
     sliders.nth(0).focus()
-    for _ in range(30):
-        page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(60)
-    assert (canvas(page, "#latents") != before).any()
-    assert len(page.asked) == asked  # so far it was the browser alone
     with page.expect_response(re.compile("queue/join")):
-        pass
+        for _ in range(30):
+            page.keyboard.press("ArrowRight" if way == 1 else "ArrowLeft")
+        page.wait_for_timeout(60)
+        assert (canvas(page, "#latents") != before).any()
+        assert len(page.asked) == asked  # so far it was the browser alone
     page.wait_for_timeout(1000)
     moved = float(sliders.nth(0).input_value())
-    assert moved > 0.3
+    assert moved == pytest.approx(start + way * 0.3)
     sliders.nth(1).focus()
     page.keyboard.press("End")
     page.wait_for_timeout(1000)

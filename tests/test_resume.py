@@ -36,24 +36,18 @@ def photos(tmp_path):
 
 def command(photos, out, family, *extra, steps=14):
     return [
-        sys.executable, TRAIN, "--dataset", photos, "--resolution", "16", "--output_dir", out,
+        "--dataset", photos, "--resolution", "16", "--output_dir", out,
         "--max_train_steps", steps, "--train_batch_size", "8", "--checkpointing_steps", "3",
         "--random_flip", *FAMILIES[family], *extra,
     ]  # fmt: skip
 
 
-def run(argv, status=0):
-    done = subprocess.run(
-        list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == status, done.stdout
-    return done.stdout
-
-
 def killed(argv, when):
     """Start a run and kill it once `when` is true; whether it was still running."""
     with subprocess.Popen(
-        list(map(str, argv)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, TRAIN, *map(str, argv)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         while process.poll() is None and not when():
             time.sleep(0.005)
@@ -72,16 +66,16 @@ def at_checkpoint(out, step):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_killed_in_every_stage_and_resumed_it_ends_the_same(photos, tmp_path, family):
+def test_killed_in_every_stage_and_resumed_it_ends_the_same(photos, tmp_path, family, train_py):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    run(command(photos, whole, family))
+    train_py(*command(photos, whole, family))
     assert not list(whole.glob("checkpoint-*"))  # done with
     again = command(photos, out, family, "--resume_from_checkpoint", "latest")
     assert killed(again, at_checkpoint(out, 3))  # afresh, since there is none
     assert killed(again, at_checkpoint(out, 9))
     if family == "vq-vae":
         assert killed(again, at_checkpoint(out, 17))  # in the training of the prior
-    words = run(again)
+    words = train_py(*again)
     assert "resuming from step" in words
     assert weights(out) == weights(whole)
     hfvae.from_pretrained(out)
@@ -90,10 +84,10 @@ def test_killed_in_every_stage_and_resumed_it_ends_the_same(photos, tmp_path, fa
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_killed_twenty_times_at_random_it_ends_the_same(photos, tmp_path, family):
+def test_killed_twenty_times_at_random_it_ends_the_same(photos, tmp_path, family, train_py):
     whole = tmp_path / "whole"
     start = time.monotonic()
-    run(command(photos, whole, family, steps=60))
+    train_py(*command(photos, whole, family, steps=60))
     seconds = time.monotonic() - start
     draw, kills = random.Random(0), 0
     while kills < 20:
@@ -106,14 +100,14 @@ def test_killed_twenty_times_at_random_it_ends_the_same(photos, tmp_path, family
         assert weights(out) == weights(whole)
 
 
-def test_what_cannot_be_resumed_is_said(photos, tmp_path):
+def test_what_cannot_be_resumed_is_said(photos, tmp_path, train_py):
     out = tmp_path / "out"
     first = command(photos, out, "vae")
-    assert "starting afresh" in run([*first, "--resume_from_checkpoint", "latest"])
+    assert "starting afresh" in train_py(*first, "--resume_from_checkpoint", "latest")
     finished = weights(out)
-    words = run([*first, "--resume_from_checkpoint", "latest"], status=2)
+    words = train_py(*first, "--resume_from_checkpoint", "latest", status=2)
     assert "holds a finished model" in words
-    words = run([*first, "--resume_from_checkpoint", tmp_path / "none"], status=2)
+    words = train_py(*first, "--resume_from_checkpoint", tmp_path / "none", status=2)
     assert "is no checkpoint" in words
     assert killed(command(photos, tmp_path / "b", "vae"), at_checkpoint(tmp_path / "b", 6))
     latest = sorted((tmp_path / "b").glob("checkpoint-*"))
@@ -121,31 +115,31 @@ def test_what_cannot_be_resumed_is_said(photos, tmp_path):
     other = command(
         photos, tmp_path / "b", "vae", "--beta", "3", "--resume_from_checkpoint", "latest"
     )
-    words = run(other, status=2)
+    words = train_py(*other, status=2)
     assert "--beta was None and is 3.0" in words
     data = bytearray((latest[-1] / "state.safetensors").read_bytes())
     data[-5] ^= 1
     (latest[-1] / "state.safetensors").write_bytes(data)
     again = command(photos, tmp_path / "b", "vae", "--resume_from_checkpoint")
-    assert "is damaged" in run([*again, "latest"], status=2)
+    assert "is damaged" in train_py(*again, "latest", status=2)
     # An older one is still there.
-    run([*again, latest[0]])
+    train_py(*again, latest[0])
     assert weights(tmp_path / "b") == finished
 
 
-def test_a_fine_tuning_is_resumed_too_and_old_checkpoints_go(photos, tmp_path):
+def test_a_fine_tuning_is_resumed_too_and_old_checkpoints_go(photos, tmp_path, train_py):
     base = hfvae.VAE(hfvae.VAEConfig(image_size=16, latent_dim=4, widths=(4,)))
     base.save_pretrained(tmp_path / "base")
     argv = [
-        sys.executable, TRAIN, "--dataset", photos, "--model_name_or_path", tmp_path / "base",
+        "--dataset", photos, "--model_name_or_path", tmp_path / "base",
         "--max_train_steps", "12", "--train_batch_size", "8", "--checkpointing_steps", "3",
     ]  # fmt: skip
     out = tmp_path / "out"
     (out / "checkpoint-005000").mkdir(parents=True)  # of another run
     assert killed([*argv, "--output_dir", out], at_step(out, 6))
     assert not (out / "checkpoint-005000").exists()
-    run([*argv, "--output_dir", out, "--resume_from_checkpoint", "latest"])
-    run([*argv, "--output_dir", tmp_path / "whole"])
+    train_py(*argv, "--output_dir", out, "--resume_from_checkpoint", "latest")
+    train_py(*argv, "--output_dir", tmp_path / "whole")
     assert weights(out) == weights(tmp_path / "whole")
 
 

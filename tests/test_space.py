@@ -132,17 +132,22 @@ def test_a_model_that_cannot_be_loaded_is_not_published(hub):
     assert not hub.repos
 
 
-def test_the_command_line_publishes(hub, model, tmp_path):
+def test_the_command_line_publishes(hub, model, tmp_path, monkeypatch, capsys):
+    import app
+
+    def publish_with_app(source):
+        argv = ["app.py", "--push_to_space", "demo", "--model", str(source)]
+        monkeypatch.setattr(sys, "argv", argv)
+        app.main()
+
     model.save_pretrained(tmp_path / "clothes")
-    command = [sys.executable, ROOT / "app.py", "--push_to_space", "demo", "--model"]
-    done = subprocess.run(
-        [*command, tmp_path / "clothes"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout == f"{hub.url}/spaces/me/demo\n", done.stderr
+    publish_with_app(tmp_path / "clothes")
+    assert capsys.readouterr().out == f"{hub.url}/spaces/me/demo\n"
     assert hub.repos["spaces/me/demo"].variables == {"HFVAE_MODELS": "pretrained/clothes"}
-    done = subprocess.run([*command, "me/none"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("app.py: there is no folder and no Hub repository me/none")
+    with pytest.raises(SystemExit, match="2"):
+        publish_with_app("me/none")
+    words = capsys.readouterr().err
+    assert words.startswith("app.py: there is no folder and no Hub repository me/none")
 
 
 def test_the_folder_starts_and_answers_with_its_own_source(hub, model, write, tmp_path):

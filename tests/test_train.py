@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import trackio
-from accelerate.state import AcceleratorState
 from PIL import Image
 from trackio.sqlite_storage import SQLiteStorage
 
@@ -25,16 +24,6 @@ from hfvae.priors import GaussianMixture
 from hfvae.report import advice
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-import train  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _forget_the_precision():
-    """accelerate keeps what the first run in a process chose."""
-    yield
-    AcceleratorState._reset_state(True)
 
 
 QUICK = ["--max_train_steps", "4", "--train_batch_size", "8", "--latent_dim", "4"]
@@ -65,28 +54,13 @@ def photos(tmp_path):
     return folder
 
 
-def run(monkeypatch, capsys, *argv):
-    """train.py in this process: (exit status, what it printed)."""
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
-    status = 0
-    try:
-        train.main()
-    except SystemExit as stop:
-        status = stop.code
-    printed = capsys.readouterr()
-    return status, printed.out + printed.err
-
-
 @pytest.mark.parametrize(("resolution", "size"), [("48", (48, 48)), ("40x56", (40, 56))])
-def test_a_folder_of_photos_becomes_a_model(
-    photos, tmp_path, monkeypatch, capsys, resolution, size
-):
+def test_a_folder_of_photos_becomes_a_model(photos, tmp_path, train_py, resolution, size):
     out = tmp_path / "out"
-    status, words = run(
-        monkeypatch, capsys, "--dataset", photos, "--resolution", resolution,
+    words = train_py(
+        "--dataset", photos, "--resolution", resolution,
         "--output-dir", out, "--random-flip", *QUICK,
     )  # fmt: skip
-    assert status == 0, words
     assert "cut.png" in words
     assert "skipped 1 images" in words
     assert f"python app.py --model {out}" in words
@@ -126,13 +100,11 @@ def test_a_folder_of_photos_becomes_a_model(
         ["--gradient_accumulation_steps", "2", "--mixed_precision", "bf16", "--widths", "4,8"],
     ],
 )
-def test_options_reach_the_model(photos, tmp_path, monkeypatch, capsys, extra):
+def test_options_reach_the_model(photos, tmp_path, train_py, extra):
     out = tmp_path / "out"
-    status, words = run(
-        monkeypatch, capsys, "--dataset", photos, "--resolution", "16", "--output_dir", out,
-        *QUICK, *extra,
+    words = train_py(
+        "--dataset", photos, "--resolution", "16", "--output_dir", out, *QUICK, *extra,
     )  # fmt: skip
-    assert status == 0, words
     model = hfvae.from_pretrained(out)
     given = dict(zip(extra[::2], extra[1::2], strict=False))
     assert model.config.likelihood == given.get("--likelihood", "discretized-logistic")
@@ -148,7 +120,7 @@ def test_options_reach_the_model(photos, tmp_path, monkeypatch, capsys, extra):
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "beta-vae", "vq-vae", "fsq-vae"])
 @pytest.mark.parametrize("dataset", ["sprites", pytest.param("photos", marks=pytest.mark.slow)])
 def test_every_family_from_training_to_the_evaluation(
-    name, dataset, photos, tmp_path, monkeypatch, capsys
+    name, dataset, photos, tmp_path, monkeypatch, train_py
 ):
     monkeypatch.setattr(data, "SPRITES", {"train": 40, "test": 10})
     monkeypatch.setattr(evaluate, "FACTOR_SAMPLES", 400)
@@ -156,11 +128,10 @@ def test_every_family_from_training_to_the_evaluation(
     out = tmp_path / "out"
     where = photos if dataset == "photos" else dataset
     codes = ["--codebook_size", "24"] if name in ("vq-vae", "fsq-vae") else ["--latent_dim", "4"]
-    status, words = run(
-        monkeypatch, capsys, "--model", name, "--dataset", where, "--resolution", "16",
+    train_py(
+        "--model", name, "--dataset", where, "--resolution", "16",
         "--max_train_steps", "4", "--train_batch_size", "8", "--output_dir", out, *codes,
     )  # fmt: skip
-    assert status == 0, words
     model = hfvae.from_pretrained(out)
     expected = {"autoencoder": "mixture", "vq-vae": "autoregressive", "fsq-vae": "autoregressive"}
     assert model.config.prior == expected.get(name, "standard-normal")
@@ -191,11 +162,11 @@ def test_every_family_from_training_to_the_evaluation(
     assert measured.keys() == own[known] | scores | always
 
 
-def test_a_vae_can_have_a_mixture(photos, tmp_path, monkeypatch, capsys):
+def test_a_vae_can_have_a_mixture(photos, tmp_path, train_py):
     out = tmp_path / "out"
-    status, words = run(monkeypatch, capsys, "--dataset", photos, "--resolution", "16",
-                        "--prior", "mixture", "--output_dir", out, *QUICK)  # fmt: skip
-    assert status == 0, words
+    train_py(
+        "--dataset", photos, "--resolution", "16", "--prior", "mixture", "--output_dir", out, *QUICK
+    )
     model = hfvae.from_pretrained(out)
     assert model.config.prior == "mixture"
     assert model.sample(2).shape == (2, 3, 16, 16)
@@ -207,15 +178,14 @@ def test_a_vae_can_have_a_mixture(photos, tmp_path, monkeypatch, capsys):
 
 
 def test_a_mixture_of_few_images_sees_the_whole_width_of_their_posteriors(
-    photos, tmp_path, monkeypatch, capsys
+    photos, tmp_path, monkeypatch, train_py
 ):
     seen, out = [], tmp_path / "out"
     fit = GaussianMixture.fit
     monkeypatch.setattr(GaussianMixture, "fit", lambda *a: (seen.append(a[1]), fit(*a))[1])
     argv = ["--dataset", photos, "--resolution", 16, "--output_dir", out, "--random_flip", *QUICK]
     argv += ["--prior", "mixture", "--prior_components", 3, "--license", "cc0-1.0"]
-    status, words = run(monkeypatch, capsys, *argv)
-    assert status == 0, words
+    train_py(*argv)
     model = hfvae.from_pretrained(out)
     assert model.config.prior_components == len(model.prior.weights) == 3
     images = data.load_images(str(photos), "train", size=(16, 16), channels=3)
@@ -240,24 +210,25 @@ def test_a_mixture_of_few_images_sees_the_whole_width_of_their_posteriors(
         ["--model", "vq-vae", "--prior_fraction", "0", "--codebook_size", "8"],
     ],
 )
-def test_odd_settings_train_too(extra, photos, tmp_path, monkeypatch, capsys):
+def test_odd_settings_train_too(extra, photos, tmp_path, monkeypatch, train_py):
     few = tmp_path / "few"
     few.mkdir()
     for file in sorted(photos.glob("*.png"))[:6]:
         (few / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(tmp_path)
     given = extra if "--dataset" in extra else ["--dataset", photos, *extra]
-    status, words = run(monkeypatch, capsys, *given, "--resolution", "16", "--output_dir", "out",
-                        "--max_train_steps", "2", "--train_batch_size", "4")  # fmt: skip
-    assert status == 0, words
+    train_py(
+        *given, "--resolution", "16", "--output_dir", "out",
+        "--max_train_steps", "2", "--train_batch_size", "4",
+    )  # fmt: skip
     assert hfvae.from_pretrained(tmp_path / "out").sample(2).shape == (2, 3, 16, 16)
 
 
-def test_a_step_is_an_update_of_the_weights(photos, tmp_path, monkeypatch, capsys):
+def test_a_step_is_an_update_of_the_weights(photos, tmp_path, train_py):
     """One step of three batches moves the weights, and says so in the card."""
     out = tmp_path / "out"
-    run(
-        monkeypatch, capsys, "--dataset", photos, "--resolution", "16", "--output_dir", out,
+    train_py(
+        "--dataset", photos, "--resolution", "16", "--output_dir", out,
         "--max_train_steps", "1", "--gradient_accumulation_steps", "3", "--train_batch_size", "8",
     )  # fmt: skip
     trained = hfvae.from_pretrained(out).state_dict()
@@ -277,16 +248,15 @@ def test_the_moving_average_forgets_its_start():
     assert kept[1] == 7
 
 
-def test_the_same_seed_trains_the_same_model(photos, tmp_path, monkeypatch, capsys):
+def test_the_same_seed_trains_the_same_model(photos, tmp_path, train_py):
     weights = []
     for out in ("a", "b"):
-        run(monkeypatch, capsys, "--dataset", photos, "--resolution", "16",
-            "--output_dir", tmp_path / out, *QUICK)  # fmt: skip
+        train_py("--dataset", photos, "--resolution", "16", "--output_dir", tmp_path / out, *QUICK)
         weights.append((tmp_path / out / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
 
-def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypatch, capsys):
+def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, train_py):
     arguments = [
         "--dataset",
         photos,
@@ -296,13 +266,12 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypat
         tmp_path / "out",
         *QUICK,
     ]
-    assert run(monkeypatch, capsys, *arguments)[0] == 0
+    train_py(*arguments)
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
-    status, words = run(monkeypatch, capsys, *arguments, "--seed", "1")
-    assert status == 2
+    words = train_py(*arguments, "--seed", "1", status=2)
     assert "holds a finished model" in words
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
-    assert run(monkeypatch, capsys, *arguments, "--seed", "1", "--overwrite_output_dir")[0] == 0
+    train_py(*arguments, "--seed", "1", "--overwrite_output_dir")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() != before
 
 
@@ -336,48 +305,42 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, monkeypat
         (["--output_dir", "/proc/none"], "/proc"),
     ],
 )
-def test_mistakes_get_one_line_and_status_2(photos, tmp_path, monkeypatch, capsys, argv, message):
+def test_mistakes_get_one_line_and_status_2(photos, tmp_path, monkeypatch, train_py, argv, message):
     monkeypatch.chdir(tmp_path)
     given = argv if "--dataset" in argv else ["--dataset", photos, *argv]
-    status, words = run(monkeypatch, capsys, *given)
+    words = train_py(*given, status=2)
     last = words.strip().splitlines()[-1]
-    assert status == 2
     assert last.startswith("train.py: ")
     assert message in last
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_loss_that_explodes_saves_nothing(photos, tmp_path, monkeypatch, capsys):
-    status, words = run(
-        monkeypatch, capsys, "--dataset", photos, "--resolution", "16", "--learning_rate", "1e30",
-        "--lr_warmup_steps", "0", "--output_dir", tmp_path / "out", *QUICK,
+def test_a_loss_that_explodes_saves_nothing(photos, tmp_path, train_py):
+    words = train_py(
+        "--dataset", photos, "--resolution", "16", "--learning_rate", "1e30",
+        "--lr_warmup_steps", "0", "--output_dir", tmp_path / "out", *QUICK, status=2,
     )  # fmt: skip
-    assert status == 2
     assert "no longer a number" in words
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_a_checkpoint_never_holds_what_is_no_number(photos, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_never_holds_what_is_no_number(photos, tmp_path, monkeypatch, train_py):
     argv = [*QUICK, "--dataset", photos, "--resolution", 16, "--output_dir", tmp_path / "out"]
     monkeypatch.setattr(training.Progress, "show", lambda *_, **__: None)  # looks once a second
-    status, words = run(
-        monkeypatch, capsys, *argv, "--learning_rate", "1e30", "--checkpointing_steps", 1
-    )
-    assert status == 2
+    words = train_py(*argv, "--learning_rate", "1e30", "--checkpointing_steps", 1, status=2)
     assert "no longer a number" in words
     for found in checkpoint.existing(tmp_path / "out"):
         weights = checkpoint.read(found).part("model")
         assert all(t.isfinite().all() for t in weights.values())
 
 
-def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypatch, capsys):
+def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypatch, train_py):
     monkeypatch.setattr(training, "APART", 0)
-    status, words = run(
-        monkeypatch, capsys, "--dataset", photos, "--resolution", 16, "--latent_dim", 4,
+    words = train_py(
+        "--dataset", photos, "--resolution", 16, "--latent_dim", 4,
         "--train_batch_size", 8, "--max_train_steps", 60, "--lr_warmup_steps", 0,
         "--beta", 1e5, "--report_to", "trackio", "--output_dir", tmp_path / "out",
     )  # fmt: skip
-    assert status == 0
     assert words.count("watch: after") == 1  # once, not at every look
     assert "of the way, only 0 of 4 latents carry information: lower --beta" in words
     assert "--model_name_or_path" in words.split("now try:")[1]
@@ -404,11 +367,10 @@ def test_beta_grows_from_zero_or_falls_by_equal_factors():
     assert at(100, beta_start=64.0) == 4
 
 
-def test_half_the_bytes_are_what_was_measured(photos, tmp_path, monkeypatch, capsys):
+def test_half_the_bytes_are_what_was_measured(photos, tmp_path, train_py):
     out = tmp_path / "out"
     argv = ["--dataset", photos, "--resolution", 16, "--output_dir", out, "--save_fp16", *QUICK]
-    status, _ = run(monkeypatch, capsys, *argv)
-    assert status == 0
+    train_py(*argv)
     assert hfvae.from_pretrained(out).dtype == torch.float16
     model = hfvae.from_pretrained(out, dtype=torch.float32)
     held_out = data.load_images(str(photos), "test", size=(16, 16), channels=3)
