@@ -25,7 +25,7 @@ MODELS = {
     ),
     "fashion-mnist-vq-vae": (
         "--model vq-vae --dataset fashion-mnist --codebook_size 256 --max_train_steps 5000 "
-        "--prior_fraction 0.09 --save_fp16"
+        "--prior_fraction 0.4 --save_fp16"
     ),
     "sprites-beta-vae": (
         "--model beta-vae --dataset sprites --resolution 32 --beta_start 200 --beta 1 "

@@ -12,13 +12,12 @@ prior is trained. Writes benchmarks/results/quality.json, medians over the seeds
 import argparse
 import dataclasses
 import json
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import peers
 import torch
-from run import HERE, fit, surroundings
+from run import HERE, fit, medians, surroundings
 from torch import Tensor
 
 from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
@@ -146,14 +145,6 @@ ROWS: dict[str, Callable[[], Any]] = {
 }
 
 
-def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the seeds, and how far apart the bits/dim lie."""
-    found: dict[str, Any] = {"name": name, "runs": runs}
-    found |= {key: statistics.median(r[key] for r in runs) for key in runs[0]}
-    bits = [r["bits_per_dim"] for r in runs]
-    return found | {"spread": max(bits) - min(bits)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=2, help="of training, for each row")
@@ -174,7 +165,7 @@ def main() -> None:
             runs[name].append(peers.worker(__file__, *words))
             print(name, runs[name][-1], flush=True)
     command = f"python benchmarks/quality.py --minutes {args.minutes:g} --seeds {args.seeds}"
-    rows = [summary(name, found) for name, found in runs.items()]
+    rows = [{"name": name, **medians(found, "bits_per_dim")} for name, found in runs.items()]
     measured = {"command": command, **surroundings(), "seeds": args.seeds, "rows": rows}
     (HERE / "results" / "quality.json").write_text(json.dumps(measured, indent=2) + "\n")
 

@@ -4,11 +4,9 @@
     python benchmarks/samples.py --emoji DIR    # emoji, from a folder of them in parquet files
     python benchmarks/samples.py --minutes 0.5  # a quick look at either
 
-For clothes: the Fréchet distance of Heusel et al. 2017 (arXiv:1706.08500) in the features of a
-small classifier, which this script trains first, always from the same seed. It compares only what
-is measured by this script. For emoji, of which there are few: how far new ones lie from the nearest
-training image. pythae's VAE has the settings that it ships with, for clothes its own network and
-for emoji hfvae's; it gets `--minutes`.
+For clothes: the Fréchet distance of frechet.py. For emoji, of which there are few: how far new ones
+lie from the nearest training image. pythae's VAE has the settings that it ships with, for clothes
+its own network and for emoji hfvae's; it gets `--minutes`.
 Writes samples.json and samples.png, or samples_emoji, to benchmarks/results.
 """
 
@@ -19,81 +17,25 @@ from typing import Any
 
 import peers
 import torch
+from frechet import Distance, N, drawn, eight_bits
 from PIL import Image, ImageDraw
 from run import HERE, ROOT, surroundings
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
+from torch import Tensor
 
 import hfvae
 from hfvae.data import load_images
 from hfvae.machine import keep_freed_memory
 
-N = 10_000  # images for each distance
-FEW = 300  # and of emoji
+FEW = 300  # emoji
 SHOWN = 16  # in a row of a picture
 PRETRAINED = ROOT / "pretrained"
 
 
-class Clothes(nn.Module):
-    """A classifier of Fashion-MNIST; its features are what the distance is measured in."""
-
-    num_features = 64
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, self.num_features),
-        )  # fmt: skip
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(self.num_features, 10))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Grey images (B, 1 or 3, 28, 28) in uint8 -> features (B, 64)."""
-        return self.body(x[:, :1].float() / 255)
-
-    def learn(self, x: Tensor, labels: Tensor, epochs: int = 3) -> None:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, fused=True)
-        for _ in range(epochs):
-            for index in torch.randperm(len(x)).split(256):
-                loss = nn.functional.cross_entropy(self.head(self(x[index])), labels[index])
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-    @torch.no_grad()
-    def accuracy(self, x: Tensor, labels: Tensor) -> float:
-        return (self.head(self(x)).argmax(1) == labels).double().mean().item()
-
-
-def labelled_clothes(train: bool, data: str | None) -> tuple[Tensor, Tensor]:
-    from torchvision.datasets import FashionMNIST
-
-    from hfvae.decoding import CACHE
-
-    found = FashionMNIST(data or CACHE, train=train)
-    return found.data[:, None], found.targets
-
-
-def distance(features: nn.Module, real: Tensor, new: Tensor) -> float:
-    """Of images (N, C, H, W) in uint8."""
-    fid = FrechetInceptionDistance(features, feature_extractor_weights_path=None)
-    for images, is_real in ((real, True), (new, False)):
-        for some in images.split(1000):
-            fid.update(some, real=is_real)
-    return fid.compute().item()
-
-
-def eight_bits(images: Tensor) -> Tensor:
-    return (images * 255).round().to(torch.uint8)
-
-
-def drawn(model: Any, n: int, prior: str | None = None) -> Tensor:
-    """New images from a model, or from another prior put in the place of its own."""
-    if prior is not None:
-        model.prior = None
-        model.set_prior(prior)
-    return eight_bits(model.sample(n, generator=torch.Generator().manual_seed(0)))
+def with_prior(model: Any, prior: str) -> Any:
+    """The same model with another prior in the place of its own."""
+    model.prior = None
+    model.set_prior(prior)
+    return model
 
 
 def pythae_as_it_comes(size: tuple[int, ...], latents: int) -> Any:
@@ -136,27 +78,22 @@ def picture(rows: dict[str, Tensor], scale: int) -> Image.Image:
 
 
 def clothes(minutes: float, data: str | None) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    x, labels = labelled_clothes(True, data)
-    real, real_labels = labelled_clothes(False, data)
-    torch.manual_seed(0)
-    features = Clothes()
-    features.learn(x, labels)
-    accuracy = features.accuracy(real, real_labels)
-    features.eval().requires_grad_(False)
+    distance = Distance(data)
 
     def pretrained(name: str) -> Any:
         return hfvae.from_pretrained(PRETRAINED / name, dtype=torch.float32)
 
+    x = distance.known
     rows = {
         "training images": x[torch.randperm(len(x))[:N]],
-        "vq-vae, its prior": drawn(pretrained("fashion-mnist-vq-vae"), N),
-        "vq-vae, uniform codes": drawn(pretrained("fashion-mnist-vq-vae"), N, "uniform"),
-        "vae, mixture": drawn(pretrained("fashion-mnist-vae"), N),
-        "vae, N(0, I)": drawn(pretrained("fashion-mnist-vae"), N, "standard-normal"),
+        "vq-vae, its prior": drawn(pretrained("fashion-mnist-vq-vae")),
+        "vq-vae, uniform codes": drawn(with_prior(pretrained("fashion-mnist-vq-vae"), "uniform")),
+        "vae, mixture": drawn(pretrained("fashion-mnist-vae")),
+        "vae, N(0, I)": drawn(with_prior(pretrained("fashion-mnist-vae"), "standard-normal")),
         **pythae_draws(pythae_as_it_comes((1, 28, 28), 32), 50, x.float() / 255, minutes, N),
     }
     found: list[dict[str, Any]] = [
-        {"name": name, "fd": distance(features, real, new), "accuracy": accuracy}
+        {"name": name, "fd": distance(new), "accuracy": distance.accuracy}
         for name, new in rows.items()
     ]
     return found, rows
@@ -182,7 +119,7 @@ def emoji(minutes: float, folder: str) -> tuple[list[dict[str, Any]], dict[str, 
         "held-out images": held_out[:FEW],
         "vae, mixture": (new := drawn(model, FEW)),
         "the nearest in training": nearest(new)[0],
-        "vae, N(0, I)": drawn(model, FEW, "standard-normal"),
+        "vae, N(0, I)": drawn(with_prior(model, "standard-normal"), FEW),
         **pythae_draws(peers.pythae_with(same), components, x.float() / 255, minutes, FEW),
     }
     found: list[dict[str, Any]] = [
