@@ -1,7 +1,6 @@
 """The whole way of a user, from a folder of images to a model and a demo on the Hub, and on."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
