@@ -39,13 +39,7 @@ from hfvae import PRESETS, from_pretrained
 from hfvae.card import CARD, render_card
 from hfvae.checkpoint import remove_checkpoints
 from hfvae.configs import Config
-from hfvae.data import (
-    DataError,
-    check_name,
-    dataset_name,
-    licence,
-    load_images,
-)
+from hfvae.data import load_images
 from hfvae.errors import NEEDS_TRAIN, expand
 from hfvae.evaluate import evaluate, table
 from hfvae.hub import MEASURED, is_path, push_folder
@@ -53,6 +47,7 @@ from hfvae.machine import best_precision, keep_freed_memory
 from hfvae.models import FAMILIES, VAE, VQVAE, BaseAutoencoder
 from hfvae.remote import check_write_access, make_repository
 from hfvae.report import advice, as_json, reconstructions_png, samples_png
+from hfvae.sources import DataError, check_name, dataset_name, licence
 from hfvae.space import HARDWARE, publish
 from hfvae.storage import WEIGHTS, model_files, write_folder
 from hfvae.training import PROGRESS, Budget, Run, StopOnInterrupt, TrainingError, find_checkpoint

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from . import functional as F
-from .data import DataError, ImageSet, load_images
+from .data import ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN
 from .hub import from_pretrained
 from .machine import keep_freed_memory
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .priors import StandardNormal
+from .sources import DataError
 from .sprites import FACTORS, Sprites
 
 ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from hfvae import data, decoding, sprites
-from hfvae.data import DataError, load_images
+from hfvae.data import load_images
+from hfvae.sources import DataError
 
 
 def draw(n, height=12, width=16, channels=3, seed=0):

@@ -20,9 +20,10 @@ from PIL import Image
 import hfvae
 from hfvae import VAE, HubError, VAEConfig
 from hfvae.card import is_edited, sign
-from hfvae.data import DataError, load_images
+from hfvae.data import load_images
 from hfvae.hub import push_folder
 from hfvae.priors import GaussianMixture
+from hfvae.sources import DataError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 

@@ -22,7 +22,7 @@ LEAVES = {
 # From the bottom to the top: a module imports from its own layer or from those before it.
 LAYERS = [
     LEAVES,
-    {"bottlenecks", "likelihoods", "priors", "decoding", "data"},
+    {"bottlenecks", "likelihoods", "priors", "decoding", "sources", "data"},
     {"base"},
     {"models"},
     {"storage", "card"},
