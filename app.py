@@ -29,7 +29,7 @@ from starlette.middleware import Middleware
 import hfvae
 from hfvae.card import resource
 from hfvae.demo.actions import MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, make_actions
-from hfvae.demo.inputs import MAX_BODY, BodyLimit, Picture
+from hfvae.demo.inputs import MAX_BODY, BodyLimit, Page, Picture
 from hfvae.demo.menu import Models
 from hfvae.demo.scrubber import scrubber
 from hfvae.space import HARDWARE, publish
@@ -78,7 +78,7 @@ def build(models: Models) -> gr.Blocks:
     act = make_actions(models, on_gpu=spaces.GPU if spaces else lambda f: f)
     # ZeroGPU has a GPU only while it answers; elsewhere the page opens with this already there.
     walk, examples, *_ = (None, []) if spaces else act["arrive"](None)
-    with gr.Blocks(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+    with Page(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown("# hfvae\nImages that a variational autoencoder dreams up, copies and blends.")
         model = gr.Dropdown(
             models.names,

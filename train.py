@@ -37,7 +37,7 @@ import torch
 
 from hfvae import PRESETS, from_pretrained
 from hfvae.card import CARD, render_card
-from hfvae.checkpoint import remove_checkpoints
+from hfvae.checkpoint import existing, remove_checkpoints
 from hfvae.configs import Config
 from hfvae.data import load_images
 from hfvae.errors import NEEDS_TRAIN, expand
@@ -98,7 +98,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     flag("--likelihood", help="discretized-logistic, gaussian or bernoulli")
     flag("--license", help="the images' licence, for the card, as the Hub writes it: cc-by-4.0")
-    flag("--output_dir", type=Path, help="default: runs/<dataset>-<model>")
+    flag("--output_dir", type=expand, help="default: runs/<dataset>-<model>")
     flag("--overwrite_output_dir", action="store_true", help="replace a model that is there")
     flag("--seed", type=int, default=0)
     flag("--train_batch_size", type=int, default=128, help="images a step, over all processes")
@@ -133,6 +133,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name in ("seed", "lr_warmup_steps", "kl_warmup_steps", "checkpointing_steps"):
         if getattr(args, name) < 0:
             raise UsageError(f"--{name} must be 0 or more, not {getattr(args, name)}")
+    if args.seed >= 2**32:
+        raise UsageError(f"--seed must be below {2**32}, not {args.seed}")
     if args.resume_from_checkpoint == "":
         raise UsageError("--resume_from_checkpoint takes latest, or a checkpoint's folder")
     if args.train_batch_size == 1:
@@ -247,6 +249,21 @@ def carry_over(base: BaseAutoencoder, model: BaseAutoencoder) -> list[str]:
     return [name for name in new if name not in fitting]
 
 
+def refuse_to_replace(folder: Path) -> None:
+    """A finished model and an unfinished run are replaced only when asked to."""
+    replace = "replace it with --overwrite_output_dir"
+    if (folder / WEIGHTS).exists():
+        raise UsageError(
+            f"{folder} holds a finished model: choose another --output_dir, or {replace}; to train "
+            f"it further, --model_name_or_path {folder} and another --output_dir"
+        )
+    if existing(folder):
+        raise UsageError(
+            f"{folder} holds checkpoints of a run that is not finished: go on with "
+            f"--resume_from_checkpoint latest, or {replace}"
+        )
+
+
 def run(args: argparse.Namespace) -> None:
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -264,14 +281,11 @@ def run(args: argparse.Namespace) -> None:
     make_config(args, base, args.resolution or (64, 64), args.channels or 3)
     if args.report_to not in ("none", *map(str, get_available_trackers())):
         raise UsageError(f"--report_to {args.report_to} needs: pip install {args.report_to}")
+    check_name(args.dataset)
     args.output_dir = args.output_dir or Path("runs", f"{dataset_name(args.dataset)}-{args.model}")
     resumed = find_checkpoint(args) if args.resume_from_checkpoint else None
-    finished = (args.output_dir / WEIGHTS).exists()
-    if finished and not (args.overwrite_output_dir or resumed):
-        raise UsageError(
-            f"{args.output_dir} holds a finished model: choose another --output_dir, or replace it "
-            "with --overwrite_output_dir"
-        )
+    if not (args.overwrite_output_dir or resumed):
+        refuse_to_replace(args.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or best_precision(),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -292,7 +306,6 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--compile works with one process: leave it away, or use one")
     say = accelerator.print
     set_seed(args.seed)
-    check_name(args.dataset)
     if accelerator.is_main_process:
         prepare_publishing(args)
     where = {
@@ -313,7 +326,9 @@ def run(args: argparse.Namespace) -> None:
     for bad in images.skipped + held_out.skipped:
         say(f"skipped {bad}")
     if skipped := len(images.skipped) + len(held_out.skipped):
-        say(f"skipped {skipped} images that cannot be read")
+        say(f"skipped {skipped} image{'s' * (skipped > 1)} that cannot be read")
+    if len(images) < 2:
+        raise UsageError(f"one image of {args.dataset} is not enough to train on")
     say(
         f"{args.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
         f"{len(held_out)} held out"
@@ -378,7 +393,7 @@ def run(args: argparse.Namespace) -> None:
     card = render_card(
         model.config,
         name=args.output_dir.resolve().name,
-        repo=args.hub_model_id if args.push_to_hub else str(args.output_dir),
+        repo=args.hub_model_id if args.push_to_hub else without_folder(args.output_dir),
         results=results,
         dataset=images.name if expand(args.dataset).exists() else args.dataset,
         licence=args.license or licence(args.dataset),
@@ -454,7 +469,8 @@ def without_folder(value: Any) -> Any:
     """What is published says nothing of where things lie on this machine."""
     if not isinstance(value, (str, Path)):
         return value
-    flag, equals, word = str(value).rpartition("=" if str(value).startswith("--") else "\0")
+    text = str(value)
+    flag, equals, word = text.partition("=") if text.startswith("--") else ("", "", text)
     path = expand(word)
     return flag + equals + (path.name if path.is_absolute() or ".." in path.parts else word)
 

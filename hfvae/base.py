@@ -363,7 +363,7 @@ class BaseAutoencoder(nn.Module):
         # Loading builds models on the meta device; a custom part has its own.
         with _device_of(self.encoder):
             x = torch.zeros(1, config.channels, *config.size)
-            h = self.encoder(x)
+            h = _tried("encoder", self.encoder, x)
         grid = len(self.latent_shape) - 1
         if h.ndim != 2 + grid or h.shape[:2] != (1, self.bottleneck.in_features):
             raise ValueError(
@@ -372,7 +372,7 @@ class BaseAutoencoder(nn.Module):
             )
         self.latent_shape = (self.latent_shape[0], *h.shape[2:])
         with _device_of(self.decoder):
-            params = self.decoder(torch.zeros(1, *self.latent_shape))
+            params = _tried("decoder", self.decoder, torch.zeros(1, *self.latent_shape))
         expected = (1, self.likelihood.params * config.channels, *config.size)
         if tuple(params.shape) != expected:
             raise ValueError(
@@ -387,6 +387,14 @@ def one_image(x: Tensor) -> Tensor:
     if len(x) != 1:
         raise ValueError(f"expected one image, got a batch of {len(x)}")
     return x
+
+
+def _tried(name: str, part: nn.Module, x: Tensor) -> Tensor:
+    """What a custom part makes of a batch of one."""
+    try:
+        return part(x)
+    except RuntimeError as error:
+        raise ValueError(f"the {name} cannot take {tuple(x.shape)}: {error}") from error
 
 
 def _device_of(module: nn.Module) -> torch.device:

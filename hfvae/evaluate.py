@@ -8,7 +8,6 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from . import functional as F
 from .data import ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, information, mig, sap
-from .errors import NEEDS_TRAIN
+from .errors import NEEDS_TRAIN, expand
 from .hub import from_pretrained
 from .machine import keep_freed_memory
 from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
@@ -179,25 +178,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image_column")
     parser.add_argument("--data_dir")
-    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file too")
+    parser.add_argument("--output", type=expand, help="write the numbers to this JSON file too")
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
         results = _evaluate(args)
+        print(table(results))
+        if args.output:
+            args.output.write_text(json.dumps(results, indent=2) + "\n")
     except ImportError as error:
         print(f"evaluate: measuring {NEEDS_TRAIN} ({error})", file=sys.stderr)
         raise SystemExit(2) from None
     except (DataError, OSError, ValueError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(table(results))
-    if args.output:
-        args.output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.samples < 0 or args.seed < 0:
         raise ValueError("--samples and --seed must be 0 or more")
+    if args.output and args.output.is_dir():
+        raise IsADirectoryError(f"{args.output} is a folder; give a file to write to")
     if args.output and not args.output.resolve().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {args.output.parent} to write to")
     device = "cuda" if torch.cuda.is_available() else "cpu"

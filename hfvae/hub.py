@@ -25,7 +25,7 @@ PUBLISHED = (CONFIG, WEIGHTS, CARD, *MEASURED)
 
 def save_pretrained(model: BaseAutoencoder, directory: str | Path) -> None:
     """Write config.json, model.safetensors and, where there is none, README.md to a folder."""
-    folder = Path(directory)
+    folder = expand(directory)
     files = model_files(model)
     if not (folder / CARD).exists():
         name = folder.resolve().name
@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hfvae.hub", description="Publish a folder that train.py left on the Hub."
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=expand)
     parser.add_argument("repo_id", help="owner/name")
     parser.add_argument("--private", action="store_true", default=None)
     args = parser.parse_args()

@@ -86,7 +86,8 @@ class Scaled(Likelihood):
         """log of the scale, broadcastable against `params`."""
         if self.fixed is not None:
             return torch.full((), self.fixed, dtype=params.dtype, device=params.device)
-        return self.log_floor + nn.functional.softplus(self.raw_scale)
+        # In the precision of params, which is float32 at least: exp of this overflows in half.
+        return self.log_floor + nn.functional.softplus(self.raw_scale.to(params.dtype))
 
 
 class Gaussian(Scaled):

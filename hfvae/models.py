@@ -180,7 +180,10 @@ class VQVAE(BaseAutoencoder):
 
         Raises:
             ValueError: the grid has another size, or a code is not in the codebook.
+            TypeError: codes are not integers.
         """
+        if codes.is_floating_point():
+            raise TypeError(f"codes are integers, not {codes.dtype}")
         if codes.shape[1:] != self.latent_shape[1:]:
             raise ValueError(
                 f"expected codes of shape (B, {', '.join(map(str, self.latent_shape[1:]))}), "
@@ -205,12 +208,15 @@ class VQVAE(BaseAutoencoder):
         Raises:
             ValueError: the grid has no such cell, or the codebook no such code.
         """
+        asked = torch.as_tensor(values)
+        if (asked != asked.round()).any():
+            raise ValueError("values must be codes, which are whole numbers")
         codes = self.codes(one_image(x))
         cells = codes[0].numel()
         if not 0 <= dim < cells:
             raise ValueError(f"dim must be from 0 to {cells - 1}, not {dim}")
         codes = codes.repeat(len(values), 1, 1)
-        codes.flatten(1)[:, dim] = torch.as_tensor(values).to(codes)
+        codes.flatten(1)[:, dim] = asked.to(codes)
         return self.decode_codes(codes)
 
     @in_eval_mode

@@ -46,6 +46,12 @@ def advice(results: dict[str, Any], model: BaseAutoencoder) -> dict[str, str]:
         model: the one that was measured.
     """
     found = {}
+    guess = 1 if model.config.likelihood == "bernoulli" else 8
+    if results.get("bits_per_dim", 0) > guess:
+        found["bits"] = (
+            f"it needs {results['bits_per_dim']:.1f} bits/dim, more than guessing every pixel "
+            f"({guess}): train longer"
+        )
     if isinstance(model, VQVAE) and results["perplexity"] < model.config.codebook_size / 10:
         found["codes"] = (
             f"the codes are used like {results['perplexity']:.0f} of {model.config.codebook_size}: "
@@ -55,9 +61,8 @@ def advice(results: dict[str, Any], model: BaseAutoencoder) -> dict[str, str]:
         active, latents = results["active_units"], model.config.latent_dim
         if active < latents / 4:
             found["active units"] = (
-                f"only {active} of {latents} latents carry information: lower --beta, add "
-                "--kl_warmup_steps, or train longer; if the pictures are good, use fewer "
-                "--latent_dim"
+                f"only {active} of {latents} latents carry information: train longer, lower "
+                "--beta or add --kl_warmup_steps; if the pictures are good, use fewer --latent_dim"
             )
         if results["kl"] > FAR * latents:
             found["kl"] = (

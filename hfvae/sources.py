@@ -268,8 +268,13 @@ def _is_image(name: str) -> bool:
 
 def _names(folder: Path) -> list[str]:
     """The files in a folder and below it, by their relative paths, in order, no hidden ones."""
-    found = []
+    found, seen = [], set()
     for where, folders, files in os.walk(folder, followlinks=True):
+        place = os.stat(where)
+        if (place.st_dev, place.st_ino) in seen:  # a link that leads back, or here twice
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(where, folder)
         prefix = "" if below == "." else below + os.sep

@@ -38,7 +38,11 @@ def model_files(model: BaseAutoencoder) -> dict[str, bytes]:
     if model.custom_parts:
         settings["custom_parts"] = model.custom_parts
     settings |= json.loads(json.dumps(asdict(model.config)))  # tuples as JSON has them
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    # Copies, because safetensors refuses tensors that share memory, as those of a custom part that
+    # is used twice do.
+    tensors = {
+        name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()
+    }
     # One entry, because safetensors writes several in random order: equal models, equal files.
     metadata = {METADATA: json.dumps({"config": settings, "sha256": digest(tensors)})}
     return {

@@ -14,7 +14,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from . import checkpoint
 from .checkpoint import State
 from .data import ImageSet
+from .errors import expand
 from .evaluate import batches, latent_metrics
 from .functional import Shard, reparameterize, uniform
 from .machine import best_layout
@@ -450,7 +450,7 @@ def find_checkpoint(args: argparse.Namespace) -> State | None:
             return None
         folder = found[-1]
     else:
-        folder = Path(args.resume_from_checkpoint)
+        folder = expand(args.resume_from_checkpoint)
     state = checkpoint.read(folder)
     then, now = state.numbers["flags"], flags(args)
     changed = [
@@ -461,7 +461,7 @@ def find_checkpoint(args: argparse.Namespace) -> State | None:
     if changed:
         raise TrainingError(
             f"{folder} is of a run with other flags: {'; '.join(changed)}. Give the same, or start "
-            "afresh without --resume_from_checkpoint"
+            "afresh in another --output_dir"
         )
     return state
 

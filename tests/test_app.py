@@ -1,19 +1,25 @@
 """The demo as its visitors' programs see it: a real server, a real client."""
 
 import base64
+import gc
 import io
 import json
+import shutil
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import DEMO_MODELS
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 import hfvae
+from hfvae.demo.actions import make_actions
 from hfvae.demo.inputs import MAX_BODY, open_safely
 from hfvae.demo.menu import Models, describe
 
@@ -295,10 +301,18 @@ def test_numbers_that_are_none_are_refused_cheaply(client, place, value):
     if event == "complete":
         assert fine or isinstance(value, bool)
     else:
+        assert json.loads(text.partition("data: ")[2])["error"]  # words, whatever was wrong
         assert "Traceback" not in text
         assert "site-packages" not in text
     assert time.perf_counter() - start < 1
     assert memory.growth() < 300
+
+
+@pytest.mark.parametrize("picture", ["/etc/passwd", 5, [], {"path": 7}])
+def test_what_is_no_picture_at_all_gets_words(client, picture):
+    event, text = call(client, "reconstruct", None, picture)
+    assert event == "error"
+    assert "not of the kind" in text or "choose a picture" in text
 
 
 def test_bodies_over_the_limit_are_refused(client):
@@ -362,6 +376,8 @@ def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model.save_pretrained("owner/name")
     refused("owner/name", "no Hub repository owner/name")
+    hub.add("models/owner/name", {n: d for n, d in hub.repos["models/me/large"].files().items()})
+    client.predict("owner/name", 2, 3, 1.0, api_name="/generate")
     for name in ("me/../x", "/etc", "~/x", "me/x/y", "a" * 200 + "/b", "me\\x", "", "me/x\n", 7):
         refused(name, "no such model here")
     monkeypatch.setattr("hfvae.demo.menu.MAX_DIMS", 10)
@@ -376,6 +392,13 @@ def test_few_models_of_visitors_stay_loaded_and_the_own_ones_always(hub, model, 
         menu[f"me/m{i}"]
     assert list(menu.visiting) == ["me/m2", "me/m3", "me/m4"]
     assert menu[None] is own
+    gone = weakref.ref(menu["me/m2"])
+    act = make_actions(menu, on_gpu=lambda f: f)
+    act["show_latents"]("me/m2", Image.new("RGB", (12, 10)))
+    for i in (3, 4, 0):
+        menu[f"me/m{i}"]
+    gc.collect()
+    assert gone() is None  # its memory is free, though somebody explored it
     closed = Models([str(demo_models / "colour")], allow_hub=False)
     with pytest.raises(Exception, match="There is no such model here; there are: colour"):
         closed["me/m4"]
@@ -400,6 +423,33 @@ def test_one_that_loads_slowly_keeps_nobody_waiting(hub, model, demo_models, mon
         go.set()
         assert len({id(w.result()) for w in waiting}) == 1
     assert len(calls) == 1  # loaded once for all of them
+
+
+def test_folders_of_one_name_are_told_apart_and_paths_of_the_operator_known(demo_models, tmp_path):
+    shutil.copytree(demo_models / "codes", tmp_path / "colour")
+    sources = [str(demo_models / "colour"), str(tmp_path / "colour")]
+    menu = Models(sources)
+    assert menu.names == ["colour", "colour 2"]  # visitors see no path
+    assert menu[sources[1]] is menu["colour 2"]
+    assert menu["colour 2"].model.config.model_type == "vq-vae"
+
+
+def test_about_shows_pictures_from_any_folder(demo_models, tmp_path):
+    shutil.copytree(demo_models / "colour", tmp_path / "m")
+    Image.new("RGB", (9, 9)).save(tmp_path / "m" / "samples.png")
+    act = make_actions(Models([str(tmp_path / "m")]), on_gpu=lambda f: f)
+    _, (shown,) = act["about"](None)
+    assert Path(get_upload_folder()) in Path(shown).parents  # the one folder that is served
+    assert Path(shown).read_bytes() == (tmp_path / "m" / "samples.png").read_bytes()
+
+
+def test_explore_takes_a_model_that_cannot_draw(demo_models):
+    act = make_actions(Models([str(demo_models / "plain")]), on_gpu=lambda f: f)
+    picture = Image.effect_noise((20, 16), 80).convert("RGB")
+    latents, plane, _ = act["show_latents"](None, picture)
+    assert latents.value["at"] == pytest.approx([0.5] * 4)  # the picture's own code
+    assert latents.value["labels"] == ["z0", "z1", "z2", "z3"]
+    assert plane.value["kind"] == "plane"
 
 
 # The card

@@ -129,6 +129,15 @@ def test_mixed_pictures_become_64_pixels_and_bad_ones_are_named(tmp_path):
     assert skipped == ["cut.png", "text.jpg"]
 
 
+def test_links_that_lead_back_bring_no_image_twice(tmp_path):
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for i, pixels in enumerate(draw(10)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / "deep" / f"{i}.png")
+    (tmp_path / "photos" / "deep" / "back").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "photos" / "deep")
+    assert sum(len(load_images(str(tmp_path / "photos"), s)) for s in ("train", "test")) == 10
+
+
 def test_grey_folders_have_one_channel(tmp_path):
     for i, image in enumerate(draw(4, 20, 20, 1)):
         Image.fromarray(image).save(tmp_path / f"{i}.png")

@@ -69,3 +69,16 @@ def test_binarized_pixels_keep_the_mean_and_are_checked(generator):
     Bernoulli().check(y)
     with pytest.raises(ValueError, match="binarize"):
         Bernoulli().check(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [Gaussian, DiscretizedLogistic])
+def test_a_scale_stored_in_half_precision_is_used_in_full(kind, dtype):
+    """1 / scale² of a Gaussian near its floor is more than float16 can hold."""
+    stored, same = kind(channels=1), kind(channels=1)
+    stored.raw_scale.data.fill_(0.3)
+    stored.to(dtype)
+    same.raw_scale.data.copy_(stored.raw_scale.data)
+    x = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
+    assert torch.equal(stored.nll(x, x + 0.001), same.nll(x, x + 0.001))
+    assert torch.equal(stored.mean(x), same.mean(x))

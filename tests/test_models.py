@@ -166,6 +166,23 @@ def test_custom_parts_are_used_and_checked_when_built():
         VAE(config, decoder=nn.Linear(2, 64))
 
 
+def test_a_custom_part_that_fails_is_named():
+    config = VAEConfig(image_size=8, channels=1, latent_dim=2)
+    with pytest.raises(ValueError, match=r"the encoder cannot take \(1, 1, 8, 8\): mat1 and mat2"):
+        VAE(config, encoder=nn.Linear(3, 4))
+
+
+def test_codes_are_whole_numbers(generator):
+    model = VQVAE(VQVAEConfig(image_size=16, widths=(4,), codebook_size=12)).eval()
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(model.traverse(x, 0, [3.0]), model.traverse(x, 0, [3]))
+    for values in ([1.7], [-0.5], [float("nan")]):
+        with pytest.raises(ValueError, match="whole numbers"):
+            model.traverse(x, 0, values)
+    with pytest.raises(TypeError, match=r"codes are integers, not torch\.float32"):
+        model.decode_codes(model.codes(x).float())
+
+
 def test_a_few_steps_of_training_raise_the_elbo():
     torch.manual_seed(0)
     x = (torch.rand(32, 1, 1, 1) > 0.5).float().expand(32, 1, 8, 8)

@@ -136,7 +136,11 @@ def test_a_fine_tuning_is_resumed_too_and_old_checkpoints_go(photos, tmp_path, t
     ]  # fmt: skip
     out = tmp_path / "out"
     (out / "checkpoint-005000").mkdir(parents=True)  # of another run
-    assert killed([*argv, "--output_dir", out], at_step(out, 6))
+    words = train_py(*argv, "--output_dir", out, status=2)
+    assert "holds checkpoints of a run that is not finished: go on with --resume_from" in words
+    assert (out / "checkpoint-005000").exists()
+    replace = [*argv, "--output_dir", out, "--overwrite_output_dir"]
+    assert killed(replace, at_step(out, 6))
     assert not (out / "checkpoint-005000").exists()
     train_py(*argv, "--output_dir", out, "--resume_from_checkpoint", "latest")
     train_py(*argv, "--output_dir", tmp_path / "whole")

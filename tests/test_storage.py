@@ -275,3 +275,28 @@ def test_saving_over_a_file_is_refused(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is a file"):
         model.save_pretrained(tmp_path / "file")
+
+
+def test_a_part_that_is_used_twice_can_be_saved(tmp_path, generator):
+    def parts():
+        torch.manual_seed(0)
+        twice = nn.Linear(64, 64)
+        encoder = nn.Sequential(nn.Flatten(), twice, nn.Tanh(), twice, nn.Linear(64, 4))
+        return encoder, nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
+
+    x = torch.rand(3, 1, 8, 8)
+    model = VAE(VAEConfig(image_size=8, channels=1, latent_dim=2), *parts()).eval()
+    model.encoder[1].weight.data.add_(1)
+    model.save_pretrained(tmp_path / "m")
+    encoder, decoder = parts()
+    again = VAE.from_pretrained(tmp_path / "m", encoder=encoder, decoder=decoder)
+    assert torch.equal(again(x, generator()).loss, model(x, generator()).loss)
+    assert again.encoder[1] is again.encoder[3]
+
+
+def test_a_home_folder_is_the_same_for_saving_and_loading(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("~/m")
+    assert (tmp_path / "home" / "m" / "config.json").exists()
+    hfvae.from_pretrained("~/m")

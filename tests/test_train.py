@@ -62,7 +62,7 @@ def test_a_folder_of_photos_becomes_a_model(photos, tmp_path, train_py, resoluti
         "--output-dir", out, "--random-flip", *QUICK,
     )  # fmt: skip
     assert "cut.png" in words
-    assert "skipped 1 images" in words
+    assert "skipped 1 image that" in words
     assert f"python app.py --model {out}" in words
     model = hfvae.VAE.from_pretrained(out)
     assert model.config.size == size
@@ -282,6 +282,8 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, train_py)
         (["--resolution", "big"], "neither N nor HxW"),
         (["--resolution", "0"], "image_size must be from 8"),
         (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--seed", "5000000000"], "--seed must be below 4294967296"),
+        (["--max_train_samples", "1"], "is not enough to train on"),
         (["--kl_warmup_steps", "-5"], "--kl_warmup_steps must be 0 or more"),
         (["--train_batch_size", "1"], "--train_batch_size must be 2 or more"),
         (["--dataset", "sprites", "--channels", "2"], "sprites come in 1, 3 or 4 channels"),
@@ -342,7 +344,7 @@ def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypat
         "--beta", 1e5, "--report_to", "trackio", "--output_dir", tmp_path / "out",
     )  # fmt: skip
     assert words.count("watch: after") == 1  # once, not at every look
-    assert "of the way, only 0 of 4 latents carry information: lower --beta" in words
+    assert "of the way, only 0 of 4 latents carry information: train longer" in words
     assert "--model_name_or_path" in words.split("now try:")[1]
     [run_id] = trackio.Api().runs("hfvae")
     kept = SQLiteStorage.get_logs("hfvae", run_id.name)

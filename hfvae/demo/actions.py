@@ -4,7 +4,6 @@ Every function takes a model by its name on the menu, and checks all that it is 
 API it may be anything.
 """
 
-import functools
 import io
 import secrets
 from collections.abc import Callable
@@ -86,12 +85,26 @@ def walk(model: BaseAutoencoder) -> dict[str, Any] | None:
     return sheet(torch.cat(ways), "line", play=True, hint=hint)
 
 
-@functools.lru_cache(maxsize=8)
-def telling_latents(entry: Entry) -> tuple[list[int], list[str], Tensor, Tensor]:
+Telling = tuple[list[int], list[str], Tensor, Tensor]
+
+
+def telling_latents(entry: Entry, x: Tensor) -> Telling:
     """The latents that carry most, with a label, and from where to where it is worth to go.
 
-    A VAE's are sorted by their KL, averaged over new images; an autoencoder's by their variance.
+    Of a model that cannot draw images to compare, the first ones, around where the picture is.
     """
+    if entry.model.prior is None:
+        code = entry.model.encode(x)[0]
+        order = list(range(min(LATENTS, len(code))))
+        spread = 3 * code.square().mean().sqrt().clamp(min=1e-3)
+        return order, [f"z{i}" for i in order], code[order] - spread, code[order] + spread
+    if entry.telling is None:
+        entry.telling = compared_latents(entry)
+    return entry.telling
+
+
+def compared_latents(entry: Entry) -> Telling:
+    """A VAE's sorted by their KL, averaged over new images; an autoencoder's by their variance."""
     model = entry.model
     codes = model.encode(draws(model, 64, seed=0))
     if isinstance(model, VAE):
@@ -114,7 +127,7 @@ def decoded(model: BaseAutoencoder, z: Tensor) -> Tensor:
 
 def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str, Any]:
     """A picture, and what each of its telling latents does to it, the others kept."""
-    dims, labels, low, high = telling_latents(entry)
+    dims, labels, low, high = telling_latents(entry, x)
     model = entry.model
     z = model.encode(x)
     if at is None:
@@ -132,7 +145,7 @@ def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str,
 
 def places_on_map(entry: Entry, x: Tensor, places: Tensor) -> Tensor:
     """Images at places (N, 2) in [0, 1] of the plane of the two most telling latents."""
-    dims, _, low, high = telling_latents(entry)
+    dims, _, low, high = telling_latents(entry, x)
     z = entry.model.encode(x).repeat(len(places), 1)
     n = len(dims[:2])
     z[:, dims[:2]] = low[:n] + places.to(low)[:, :n] * (high - low)[:n]
@@ -142,7 +155,7 @@ def places_on_map(entry: Entry, x: Tensor, places: Tensor) -> Tensor:
 def latent_map(entry: Entry, x: Tensor) -> dict[str, Any]:
     side = torch.linspace(0, 1, MAP)
     places = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).flatten(0, 1)
-    names = telling_latents(entry)[1]
+    names = telling_latents(entry, x)[1]
     return sheet(
         places_on_map(entry, x, places), "plane", rows=MAP, at=[0.5, 0.5], live=True,
         hint=f"across: {names[0]}; down: {names[-1] if len(names) < 2 else names[1]}",
@@ -352,7 +365,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         pictures = [entry.folder / f"{n}.png" for n in ("samples", "reconstructions")] \
             if entry.folder else []  # fmt: skip
         return describe(entry.card) or "This model has no card.", [
-            str(p) for p in pictures if p.exists()
+            keep(p.read_bytes(), p.name) for p in pictures if p.exists()
         ]
 
     return {

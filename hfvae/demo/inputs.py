@@ -80,6 +80,18 @@ def open_safely(source: Any) -> Image.Image:
     raise words(f"This picture has {size} pixels; the limit is {MAX_PIXELS // 10**6} million.")
 
 
+class Page(gr.Blocks):
+    """gr.Blocks with words for what a program sends of the wrong kind, and not a blank "Error"."""
+
+    async def preprocess_data(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().preprocess_data(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception:  # each component has its own
+            raise words("An argument is not of the kind that this takes.") from None
+
+
 class Picture(gr.Image):
     """gr.Image that opens uploads itself: any mode, upright, within limits, and words if it cannot.
 

@@ -14,7 +14,7 @@ import torch
 
 from ..base import BaseAutoencoder
 from ..card import CARD
-from ..errors import HubError
+from ..errors import HubError, expand
 from ..hub import is_path, load, source_of
 from ..remote import Repository
 from ..sprites import FACTORS
@@ -49,16 +49,21 @@ class Entry:
             self.usual = None  # bits/dim of held-out images, where that was measured
         # What latents of sprites stand for, where that was measured.
         self.factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
-        self.folder = source.path if is_path(source.name) else None
+        self.folder: Path | None = getattr(source, "path", None)  # a Repository has none
+        self.telling: Any = None  # its latents that carry most, once somebody explores
 
 
 class Models:
     """The models on the menu, by name, loaded when they are first used."""
 
     def __init__(self, sources: Sequence[str], *, allow_hub: bool = False, device: str = "cpu"):
-        names = [Path(s).resolve().name if is_path(s) else s for s in sources]
-        unique = len(set(names)) == len(names)
-        self.sources = dict(zip(names if unique else sources, sources, strict=True))
+        self.sources: dict[str, str] = {}
+        for source in dict.fromkeys(sources):
+            name = expand(source).resolve().name if is_path(source) else source
+            shown, n = name, 1
+            while shown in self.sources:
+                shown, n = f"{name} {n + 1}", n + 1
+            self.sources[shown] = source
         self.allow_hub, self.device = allow_hub, device
         self.own: dict[str, Entry] = {}
         self.visiting: OrderedDict[str, Entry] = OrderedDict()
@@ -76,6 +81,8 @@ class Models:
             gradio.Error: no such model, in words for the visitor.
         """
         name = self.names[0] if name is None else name
+        # The operator's own programs may say what the command line said.
+        name = next((known for known, source in self.sources.items() if source == name), name)
         if name not in self.sources and not self._may_visit(name):
             more = ", or a Hub id like owner/name" if self.allow_hub else ""
             raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
