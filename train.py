@@ -393,7 +393,7 @@ def run(args: argparse.Namespace) -> None:
     card = render_card(
         model.config,
         name=args.output_dir.resolve().name,
-        repo=args.hub_model_id if args.push_to_hub else without_folder(args.output_dir),
+        repo=args.hub_model_id if args.push_to_hub else str(args.output_dir),
         results=results,
         dataset=images.name if expand(args.dataset).exists() else args.dataset,
         licence=args.license or licence(args.dataset),

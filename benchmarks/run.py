@@ -159,8 +159,14 @@ def fit(model: Any, images: Any, budget: Budget, batch: int = 128, seed: int = 0
 
 def surroundings() -> dict[str, Any]:
     """What a figure depends on besides the code."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    # The results of other benchmarks change nothing of what is measured.
+    changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!README.md")
+    commit = git("describe", "--always") + "-dirty" * bool(changed)
     threads = torch.get_num_threads()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
         f"{threads} core{'s' * (threads > 1)}, {platform.machine()}"

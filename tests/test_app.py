@@ -437,8 +437,10 @@ def test_folders_of_one_name_are_told_apart_and_paths_of_the_operator_known(demo
 def test_about_shows_pictures_from_any_folder(demo_models, tmp_path):
     shutil.copytree(demo_models / "colour", tmp_path / "m")
     Image.new("RGB", (9, 9)).save(tmp_path / "m" / "samples.png")
+    (tmp_path / "m" / "README.md").write_text(f'from_pretrained("{tmp_path}/m")')
     act = make_actions(Models([str(tmp_path / "m")]), on_gpu=lambda f: f)
-    _, (shown,) = act["about"](None)
+    card, (shown,) = act["about"](None)
+    assert card == 'from_pretrained("m")'  # and no path of this machine
     assert Path(get_upload_folder()) in Path(shown).parents  # the one folder that is served
     assert Path(shown).read_bytes() == (tmp_path / "m" / "samples.png").read_bytes()
 

@@ -38,7 +38,10 @@ class Entry:
         self.model: BaseAutoencoder = load(source, device=device, dtype=torch.float32)
         if self.model.config.channels not in (1, 3, 4):
             raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
+        self.folder: Path | None = getattr(source, "path", None)  # a Repository has none
         self.card = _text(source, CARD)
+        if self.folder:  # visitors see no path of this machine
+            self.card = self.card.replace(str(self.folder.resolve()), name)
         try:
             measured = dict(json.loads(_text(source, EVALUATION)))
         except (ValueError, TypeError, RecursionError):
@@ -49,7 +52,6 @@ class Entry:
             self.usual = None  # bits/dim of held-out images, where that was measured
         # What latents of sprites stand for, where that was measured.
         self.factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
-        self.folder: Path | None = getattr(source, "path", None)  # a Repository has none
         self.telling: Any = None  # its latents that carry most, once somebody explores
 
 
