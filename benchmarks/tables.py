@@ -61,12 +61,13 @@ COLUMNS = {
         ("samples", "samples", "d"),
         ("active_units", "active units", "d"),
     ],
-    "codebooks": [
-        ("minutes", "minutes", "g"),
-        ("perplexity", "perplexity", ".0f"),
-        ("codebook_usage", "codes used", ".1%"),
+    "families": [
         ("bits_per_dim", "bits/dim", ".2f"),
         ("psnr", "PSNR, dB", ".1f"),
+        ("perplexity", "perplexity", ".0f"),
+        ("codebook_usage", "codes used", ".0%"),
+        ("fd", "Fréchet distance", ".1f"),
+        ("spread", "its spread", ".1f"),
     ],
     "disentanglement": [
         ("minutes", "minutes", "g"),
@@ -123,7 +124,8 @@ def read(name: str) -> tuple[list[dict[str, Any]], str]:
             for folder in folders
         ], ""
     measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-    seeds = f"medians of {measured['seeds']} seeds" if "seeds" in measured else "one seed"
+    n = measured.get("seeds", 1)
+    seeds = f"medians of {n} seeds and max − min" if n > 1 else "one seed"
     note = (
         f"*`{measured['command']}`; {measured['hardware']}, torch {measured['torch']}, "
         f"{measured['date']}, commit {measured['commit']}, {seeds}.*"
