@@ -392,6 +392,22 @@ def test_the_watch_knows_a_kl_and_a_scale_that_run_away():
     assert "like 3 of 64" in advice({"perplexity": 3.1}, codes)["codes"]
 
 
+def test_what_is_worse_than_guessing_is_said(model):
+    found = {"active_units": 4, "kl": 1.0, "bits_per_dim": 8.1}
+    assert "more than guessing every pixel (8)" in advice(found, model)["bits"]
+    assert "bits" not in advice(found | {"bits_per_dim": 7.9}, model)
+
+
+def test_the_file_of_an_evaluation_is_checked_before_measuring(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "m")
+    argv = [str(tmp_path / "m"), "--dataset", "sprites", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(argv)
+    said = capsys.readouterr()
+    assert "is a folder; give a file to write to" in said.err
+    assert not said.out
+
+
 def test_ctrl_c_saves(photos, tmp_path):
     out = tmp_path / "out"
     command = [
