@@ -164,7 +164,7 @@ def surroundings() -> dict[str, Any]:
         command = ["git", *words]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    # The results of other benchmarks change nothing of what is measured.
+    # Results of other benchmarks, and the README made of them, change nothing of what is measured.
     changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!README.md")
     commit = git("describe", "--always") + "-dirty" * bool(changed)
     threads = torch.get_num_threads()

@@ -56,10 +56,11 @@ COLUMNS = {
     "mnist": [
         ("minutes", "minutes", "g"),
         ("elbo", "ELBO, nats", ".2f"),
+        ("spread", "its spread", ".2f"),
         ("nll", "−log p(x), nats", ".2f"),
         ("nll_se", "± s.e.", ".2f"),
-        ("samples", "samples", "d"),
-        ("active_units", "active units", "d"),
+        ("samples", "samples", ".0f"),
+        ("active_units", "active units", ".0f"),
     ],
     "families": [
         ("bits_per_dim", "bits/dim", ".2f"),
@@ -72,6 +73,7 @@ COLUMNS = {
     "disentanglement": [
         ("minutes", "minutes", "g"),
         ("mig", "MIG", ".3f"),
+        ("spread", "its spread", ".3f"),
         ("sap", "SAP", ".3f"),
         ("dci_disentanglement", "DCI D", ".3f"),
         ("dci_completeness", "DCI C", ".3f"),
@@ -100,8 +102,9 @@ COLUMNS = {
 
 def table(name: str) -> str:
     """One table in Markdown, with what it depends on below it."""
-    columns = COLUMNS[name]
     rows, note = read(name)
+    # What no row has, such as the spread of one seed, has no column.
+    columns = [column for column in COLUMNS[name] if any(column[0] in row for row in rows)]
     lines = [
         "| | " + " | ".join(heading for _, heading, _ in columns) + " |",
         "|---|" + "---|" * len(columns),

@@ -408,6 +408,16 @@ def test_the_file_of_an_evaluation_is_checked_before_measuring(model, tmp_path, 
     assert not said.out
 
 
+def test_what_is_published_names_no_folder_of_this_machine():
+    from train import without_folder
+
+    assert without_folder("--dataset=/home/me/year=2024/cats") == "--dataset=cats"
+    assert without_folder("/home/me/cats") == without_folder("~/cats") == "cats"
+    assert without_folder("../cats") == "cats"
+    assert without_folder("runs/cats-vae") == "runs/cats-vae"
+    assert without_folder("--learning_rate=1e-3") == "--learning_rate=1e-3"
+
+
 def test_ctrl_c_saves(photos, tmp_path):
     out = tmp_path / "out"
     command = [
