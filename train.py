@@ -226,7 +226,7 @@ def base_model(args: argparse.Namespace) -> BaseAutoencoder | None:
     if not args.model_name_or_path:
         args.model = args.model or "vae"
         return None
-    base = from_pretrained(args.model_name_or_path, dtype=torch.float32)
+    base = from_pretrained(args.model_name_or_path)
     kind = base.config.model_type
     if args.model and PRESETS[args.model]().model_type != kind:
         raise UsageError(f"{args.model_name_or_path} is a {kind}, not a {args.model}")

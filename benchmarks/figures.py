@@ -35,7 +35,7 @@ def rows_of(strips: list[Tensor], names: list[str], scale: int) -> Image.Image:
 def traversals() -> Image.Image:
     """A sprite, and each latent that carries something moved over two standard deviations."""
     folder = PRETRAINED / "sprites-beta-vae"
-    model = hfvae.from_pretrained(folder, dtype=torch.float32)
+    model = hfvae.from_pretrained(folder)
     measured = json.loads((folder / "evaluation.json").read_text())
     sprites = Sprites(model.config.size, model.config.channels)
     some = sprites.images(sprites.draw_factors(256, torch.Generator().manual_seed(0)))
@@ -54,7 +54,7 @@ def traversals() -> Image.Image:
 
 def interpolations() -> Image.Image:
     """Ways between new emoji."""
-    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae", dtype=torch.float32)
+    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae")
     ends = model.sample(10, generator=torch.Generator().manual_seed(3))
     strips = [model.interpolate(*pair, steps=STEPS) for pair in ends.split(2)]
     return rows_of(strips, [""] * len(strips), 1)

@@ -81,7 +81,7 @@ def clothes(minutes: float, data: str | None) -> tuple[list[dict[str, Any]], dic
     distance = Distance(data)
 
     def pretrained(name: str) -> Any:
-        return hfvae.from_pretrained(PRETRAINED / name, dtype=torch.float32)
+        return hfvae.from_pretrained(PRETRAINED / name)
 
     x = distance.known
     rows = {
@@ -104,7 +104,7 @@ def emoji(minutes: float, folder: str) -> tuple[list[dict[str, Any]], dict[str, 
     held_out = load_images(folder, "test").pixels
     torch.manual_seed(0)
     x = x[torch.randperm(len(x))]
-    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae", dtype=torch.float32)
+    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae")
     components = model.config.prior_components
     same = hfvae.VAE(dataclasses.replace(model.config, prior="standard-normal"))
     known = torch.cat([x, x.flip(3)]).flatten(1).float() / 255  # it was trained on both

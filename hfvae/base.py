@@ -129,13 +129,16 @@ class BaseAutoencoder(nn.Module):
         an upper bound on −log p(x). z is drawn in training and in eval mode alike.
 
         Args:
-            x: (B, C, H, W) in [0, 1]; the values are not checked here.
+            x: (B, C, H, W) in [0, 1].
             generator: where the noise comes from.
 
         Raises:
-            ValueError, TypeError: x has another shape or dtype than the model.
+            ValueError, TypeError: x has another shape or dtype than the model, or, on a CPU, values
+                outside [0, 1]: a GPU would have to wait for that answer.
         """
         self._check_shape(x)
+        if x.device.type == "cpu":
+            self._check_range(x)
         latent = self.bottleneck(self._features(x), generator)
         params = self._params(latent.z)
         nll = self.likelihood.nll(at_least_float32(x), params)
@@ -261,7 +264,9 @@ class BaseAutoencoder(nn.Module):
         self.prior = None if prior is None else prior.to(self.device)
 
     def preprocess(self, images: Any) -> Tensor:
-        """PIL image, path, array or a list of them -> (B, C, H, W) in [0, 1] of the model's size.
+        """PIL image, path, array, tensor, batches or a list of them -> what the model takes.
+
+        (B, C, H, W) in [0, 1] of the model's size, on its device and in its dtype.
 
         See `hfvae.images.preprocess`.
         """
@@ -348,11 +353,14 @@ class BaseAutoencoder(nn.Module):
 
     def _check_values(self, x: Tensor) -> None:
         self._check_shape(x)
+        self._check_range(x)
+
+    def _check_range(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"expected values in [0, 1], got {low:.4g} to {high:.4g}; "
-                "8-bit images are divided by 255"
+                "8-bit images are divided by 255, and images in [-1, 1] are (x + 1) / 2"
             )
 
     @in_eval_mode

@@ -202,7 +202,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.output and not args.output.resolve().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {args.output.parent} to write to")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = from_pretrained(args.model, device=device, dtype=torch.float32)
+    model = from_pretrained(args.model, device=device)
     model.to(memory_format=torch.channels_last)  # faster, and the same but for rounding
     images = load_images(
         args.dataset,

@@ -42,7 +42,7 @@ def from_pretrained(
     force_download: bool = False,
     local_files_only: bool = False,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> Any:
@@ -56,7 +56,7 @@ def from_pretrained(
         force_download: fetch again what is in the cache.
         local_files_only: make no request, use the cache.
         device: where the model goes; the CPU by default.
-        dtype: what its floats become; as stored by default.
+        dtype: what its floats become; float32 by default, in whatever they are stored.
         encoder, decoder: the custom parts that the model was made with, if it was.
 
     Raises:
@@ -85,7 +85,7 @@ def load(
     source: "_Folder | Repository",
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> Any:

@@ -1,7 +1,7 @@
 """Pictures to tensors and back: the same preprocessing in training, in Python and in the demo."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,22 +58,49 @@ def to_bytes(source: Any, size: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def preprocess(images: Any, size: tuple[int, int], channels: int) -> Tensor:
-    """PIL image, path, array or a list of them -> float (B, C, H, W) in [0, 1].
+    """PIL image, path, array, tensor, batches or a list of them -> float (B, C, H, W) in [0, 1].
 
     EXIF rotation is applied, transparency put on white, 16-bit and palette images read right; the
-    short side is resized with antialiasing and the centre cropped. Arrays are (H, W) or (H, W, C):
-    uint8, uint16, or float in [0, 1].
+    short side is resized with antialiasing and the centre cropped. Arrays are (H, W), (H, W, C) or
+    (B, H, W, C), tensors (C, H, W) or (B, C, H, W): uint8, uint16, or float in [0, 1]. A tensor of
+    floats that has the size and the channels already stays as it is, to the last bit.
 
     Raises:
         OSError: a file is missing, no image, or cut short.
-        ValueError, TypeError: an array that is no image.
+        ValueError, TypeError: an array or a tensor that is no image.
     """
-    if not isinstance(images, (list, tuple)):
-        images = [images]
-    if not images:
+    found = [_to_tensor(image, size, channels) for image in _each(images)]
+    if not found:
         raise ValueError("no images given")
-    pixels = np.stack([to_bytes(image, size, channels) for image in images])
-    return torch.from_numpy(pixels).float() / 255
+    return torch.stack(found)
+
+
+def _each(images: Any) -> Iterator[Any]:
+    """One image after the other, of lists and batches."""
+    if isinstance(images, (list, tuple)) or (
+        isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
+    ):
+        for image in images:
+            yield from _each(image)
+    else:
+        yield images
+
+
+def _to_tensor(source: Any, size: tuple[int, int], channels: int) -> Tensor:
+    """One image in any form -> float (C, H, W) in [0, 1]."""
+    if isinstance(source, Tensor):
+        if source.ndim != 3:
+            raise ValueError(
+                f"expected a tensor (C, H, W) or (B, C, H, W), got {tuple(source.shape)}"
+            )
+        x = source.detach().cpu()
+        if x.is_floating_point():
+            x = x.float()
+            _check_unit_range(x.numpy())
+            if x.shape == (channels, *size):
+                return x
+        source = x.permute(1, 2, 0).numpy()
+    return torch.tensor(to_bytes(source, size, channels)).float() / 255
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
@@ -87,11 +114,14 @@ def to_pil(x: Tensor) -> list[Image.Image]:
 
 
 def grid(x: Tensor | Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """Images (B, C, H, W) in [0, 1] as one picture, `columns` in a row; a square if None."""
+    """Images (B, C, H, W) in [0, 1] as one picture, `columns` in a row.
+
+    If None, up to eight stand in one row, and more in a square.
+    """
     images = to_pil(x) if isinstance(x, Tensor) else list(x)
     if not images:
         raise ValueError("no images given")
-    columns = columns or math.ceil(math.sqrt(len(images)))
+    columns = columns or (len(images) if len(images) <= 8 else math.ceil(math.sqrt(len(images))))
     gap = 2
     w, h = images[0].width + gap, images[0].height + gap
     rows = math.ceil(len(images) / columns)
@@ -107,7 +137,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in MODES):
-        raise ValueError(f"expected an array (H, W) or (H, W, 1|3|4), got {array.shape}")
+        raise ValueError(
+            f"expected an array (H, W), (H, W, 1|3|4) or a batch (B, H, W, C), got {array.shape}"
+        )
     return Image.fromarray(array)
 
 
@@ -117,10 +149,17 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16:
         return (array // 257).astype(np.uint8)
     if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise ValueError("arrays of floats must be in [0, 1]")
+        _check_unit_range(array)
         return (array * 255).round().astype(np.uint8)
     raise TypeError(f"arrays must be uint8, uint16 or float in [0, 1], not {array.dtype}")
+
+
+def _check_unit_range(array: np.ndarray) -> None:
+    if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN is not
+        raise ValueError(
+            f"floats must be in [0, 1], not {array.min():.4g} to {array.max():.4g}: divide 8-bit "
+            "values by 255, and bring [-1, 1] there by (x + 1) / 2"
+        )
 
 
 def _many_channels(array: Any, size: tuple[int, int], channels: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """p(z): what latents cost before an image is seen, and where new images come from."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -44,7 +45,7 @@ class StandardNormal(Prior):
 
 
 class GaussianMixture(Prior):
-    """p(z) = Σ_k π_k N(m_k, L_k L_kᵀ), fitted to latents after training.
+    """p(z) = Σ_k π_k N(m_k, L_k L_kᵀ), fitted to latents after training; N(0, I) until then.
 
     What gives a plain autoencoder something to draw from (Ghosh et al. 2020, arXiv:1903.12436).
     """
@@ -52,9 +53,11 @@ class GaussianMixture(Prior):
     weights: Tensor
     means: Tensor
     cholesky: Tensor
+    fitted: Tensor
 
     def __init__(self, components: int, dim: int) -> None:
         super().__init__()
+        self.register_buffer("fitted", torch.tensor(False))
         self.register_buffer("weights", torch.full((components,), 1 / components))
         self.register_buffer("means", torch.zeros(components, dim))
         self.register_buffer("cholesky", torch.zeros(components, dim, dim))
@@ -70,6 +73,7 @@ class GaussianMixture(Prior):
         self.weights.copy_(torch.from_numpy(fit.weights_))
         self.means.copy_(torch.from_numpy(fit.means_))
         self.cholesky.copy_(torch.linalg.cholesky(torch.from_numpy(fit.covariances_)))
+        self.fitted.fill_(True)
 
     def nll(self, z: Tensor) -> Tensor:
         # In float32 whatever is stored: triangular solves know no half precision.
@@ -81,6 +85,12 @@ class GaussianMixture(Prior):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
+        if not self.fitted:
+            warnings.warn(
+                "this mixture was fitted to no latents yet, so its draws are those of N(0, I): "
+                "model.prior.fit(z) fits it, and train.py does so",
+                stacklevel=2,
+            )
         u = F.uniform((n, 1), self.means, generator)
         eps = F.noise((n, self.means.shape[1]), self.means, generator)
         component = _inverse_cdf(self.weights.float(), u)[:, 0]

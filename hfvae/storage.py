@@ -26,6 +26,7 @@ from .errors import HubError
 from .models import FAMILIES, BaseAutoencoder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FITTED = "prior.fitted"  # without it, as in the first files, a prior counts as fitted
 METADATA = "hfvae"  # the entry of the weights' metadata that repeats the config and holds the hash
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 100_000
@@ -148,6 +149,8 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
         raise HubError(
             f"{where}: {WEIGHTS} is damaged: its SHA-256 is not the one it was saved with"
         )
+    if FITTED in expected:
+        tensors.setdefault(FITTED, torch.tensor(True))
     model.load_state_dict(tensors, assign=True)
 
 
@@ -181,7 +184,7 @@ def _check_names_and_shapes(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], where: str
 ) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    problems = [f"{name} is missing" for name in shapes.keys() - found.keys()]
+    problems = [f"{name} is missing" for name in shapes.keys() - found.keys() - {FITTED}]
     problems += [f"{name!r:.80} is unexpected" for name in found.keys() - shapes.keys()]
     problems += [
         f"{name} is {found[name]} and should be {shapes[name]}"

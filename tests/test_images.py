@@ -84,11 +84,27 @@ def test_arrays_and_lists_and_other_channel_counts():
     assert torch.equal(batch[0], batch[1])
 
 
+def test_tensors_and_batches_are_images_too():
+    x = torch.rand(3, 3, 8, 10)
+    assert torch.equal(preprocess(x, (8, 10), 3), x)  # to the last bit
+    assert torch.equal(preprocess([x[0], x[1:]], (8, 10), 3), x)
+    levels = (x * 255).round().to(torch.uint8)
+    assert torch.equal(preprocess(levels, (8, 10), 3), levels / 255)
+    assert torch.equal(preprocess(levels.permute(0, 2, 3, 1).numpy(), (8, 10), 3), levels / 255)
+    # Other sizes and channel counts as of the picture that they show.
+    pictures = preprocess(hfvae.to_pil(levels / 255), (8, 8), 1)
+    assert torch.equal(preprocess(levels / 255, (8, 8), 1), pictures)
+
+
 def test_what_is_no_image_is_refused(tmp_path):
     for bad, error, words in [
         (np.zeros((8, 8, 7), np.uint8), ValueError, "expected an array"),
         (np.zeros((8, 8), np.int64), TypeError, "must be uint8"),
         (np.full((8, 8), 3.0), ValueError, r"must be in \[0, 1\]"),
+        (torch.full((3, 8, 8), 3.0), ValueError, r"must be in \[0, 1\]"),
+        (torch.full((3, 8, 8), -1.0), ValueError, r"\(x \+ 1\) / 2"),
+        (torch.rand(8, 8), ValueError, r"expected a tensor \(C, H, W\)"),
+        (torch.zeros((3, 8, 8), dtype=torch.int64), TypeError, "must be uint8"),
         ([], ValueError, "no images"),
         (tmp_path / "none.png", FileNotFoundError, "none.png"),
     ]:
@@ -99,6 +115,11 @@ def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])
     with pytest.raises(OSError, match="truncated"):
         preprocess(tmp_path / "cut.png", (8, 8), 3)
+
+
+def test_a_way_is_one_row():
+    assert hfvae.grid(torch.zeros(8, 1, 4, 4)).size == (8 * 6 - 2, 4)
+    assert hfvae.grid(torch.zeros(9, 1, 4, 4)).size == (3 * 6 - 2, 3 * 6 - 2)
 
 
 def test_the_grid_holds_every_image_in_reading_order():

@@ -234,3 +234,10 @@ def test_codes_in_half_precision_do_all_that_others_do(dtype, generator):
     assert x.dtype == steps.dtype == model.traverse(x[0], 0, [1, 2]).dtype == dtype
     torch.testing.assert_close(steps[0], model.reconstruct(x)[0], rtol=0, atol=1e-2)
     assert model.elbo(x).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [lambda x: x * 255, lambda x: 2 * x - 1])
+def test_images_of_another_range_are_refused_in_words(model, x, scale):
+    for method in (model, model.encode, model.reconstruct, model.elbo, model.posterior):
+        with pytest.raises(ValueError, match=r"expected values in \[0, 1\].*\(x \+ 1\) / 2"):
+            method(scale(x))

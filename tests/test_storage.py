@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,31 @@ def test_config_json_is_flat_and_says_what_it_is(folder):
     assert not any(isinstance(value, dict) for value in settings.values())
 
 
-def test_dtype_is_as_stored_unless_told(model, tmp_path):
-    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
-    assert hfvae.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
-    assert hfvae.from_pretrained(tmp_path / "half", dtype=torch.float32).dtype == torch.float32
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_load_in_float32_unless_told(model, tmp_path, stored):
+    """Half precision is for storing: it takes no float32 images, and training in it ends in NaN."""
+    model.to(stored).save_pretrained(tmp_path / "model")
+    again = hfvae.from_pretrained(tmp_path / "model")
+    assert {t.dtype for t in again.parameters()} == {torch.float32}
+    assert torch.equal(again.encoder.body[0].weight, model.encoder.body[0].weight.float())
+    again(torch.rand(2, 3, 10, 12)).loss.backward()
+    assert hfvae.from_pretrained(tmp_path / "model", dtype=stored).dtype == stored
+
+
+def test_a_prior_that_was_not_fitted_says_so_after_loading_too(tmp_path):
+    """What was fitted does not, nor do the files of before, which do not tell."""
+    model = VAE(VAEConfig(image_size=8, latent_dim=2, prior="mixture", prior_components=2))
+    model.save_pretrained(tmp_path / "new")
+    with pytest.warns(UserWarning, match="fitted to no latents yet"):
+        hfvae.from_pretrained(tmp_path / "new").sample(1)
+    model.prior.fit(torch.randn(50, 2))
+    model.save_pretrained(tmp_path / "fitted")
+    del model.prior.fitted
+    model.save_pretrained(tmp_path / "before")
+    for folder in ("fitted", "before"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            hfvae.from_pretrained(tmp_path / folder).sample(1)
 
 
 def test_a_family_loads_its_own_kind(folder, monkeypatch):

@@ -15,6 +15,7 @@ import pytest
 import torch
 import trackio
 from PIL import Image
+from safetensors.torch import load_file
 from trackio.sqlite_storage import SQLiteStorage
 
 import hfvae
@@ -373,8 +374,8 @@ def test_half_the_bytes_are_what_was_measured(photos, tmp_path, train_py):
     out = tmp_path / "out"
     argv = ["--dataset", photos, "--resolution", 16, "--output_dir", out, "--save_fp16", *QUICK]
     train_py(*argv)
-    assert hfvae.from_pretrained(out).dtype == torch.float16
-    model = hfvae.from_pretrained(out, dtype=torch.float32)
+    assert load_file(out / "model.safetensors")["encoder.body.0.weight"].dtype == torch.float16
+    model = hfvae.from_pretrained(out)
     held_out = data.load_images(str(photos), "test", size=(16, 16), channels=3)
     written = json.loads((out / "evaluation.json").read_text())
     assert evaluate.evaluate(model, held_out)["elbo"] == pytest.approx(written["elbo"], rel=1e-5)
