@@ -29,6 +29,7 @@ import math
 import re
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,21 +37,30 @@ from typing import Any, NoReturn
 import torch
 
 from hfvae import PRESETS, from_pretrained
+from hfvae.budget import SMALLEST_BATCH, Budget, batch_size
 from hfvae.card import CARD, render_card
-from hfvae.checkpoint import existing, remove_checkpoints
+from hfvae.checkpoint import State, existing, remove_checkpoints
 from hfvae.configs import Config
 from hfvae.data import load_images
 from hfvae.errors import NEEDS_TRAIN, expand
 from hfvae.evaluate import evaluate, table
 from hfvae.hub import MEASURED, is_path, push_folder
-from hfvae.machine import best_precision, keep_freed_memory
+from hfvae.machine import best_precision, keep_freed_memory, threads_left
 from hfvae.models import FAMILIES, VAE, VQVAE, BaseAutoencoder
 from hfvae.remote import check_write_access, make_repository
 from hfvae.report import advice, as_json, reconstructions_png, samples_png
 from hfvae.sources import DataError, check_name, dataset_name, licence
 from hfvae.space import HARDWARE, publish
 from hfvae.storage import WEIGHTS, model_files, write_folder
-from hfvae.training import PROGRESS, Budget, Run, StopOnInterrupt, TrainingError, find_checkpoint
+from hfvae.training import (
+    PROGRESS,
+    STAGES,
+    Run,
+    StopOnInterrupt,
+    TrainingError,
+    find_checkpoint,
+    flags,
+)
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
 
@@ -87,27 +97,35 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--latent_dim", type=int, help="how many numbers a latent has")
     flag("--beta", type=float, help="weight of the KL, in nats per image")
     flag("--beta_start", type=float, help="a larger beta to start from: latents part better")
-    flag("--prior", choices=["mixture"], help="fit one to a VAE's latents after training")
+    flag(
+        "--prior",
+        choices=["standard-normal", "mixture"],
+        help="of a VAE; default: a mixture, fitted to its latents after training",
+    )
     flag("--prior_components", type=int, help="how many Gaussians a mixture has; default: 10")
     flag("--codebook_size", type=int, help="how many codes, for vq-vae and fsq-vae")
     flag(
         "--prior_fraction",
         type=float,
-        default=0.3,
-        help="share of the training that a vq-vae's transformer prior gets",
+        default=0.5,
+        help="share of the training that a vq-vae's transformer prior gets; default: 0.5",
     )
     flag("--likelihood", help="discretized-logistic, gaussian or bernoulli")
     flag("--license", help="the images' licence, for the card, as the Hub writes it: cc-by-4.0")
     flag("--output_dir", type=expand, help="default: runs/<dataset>-<model>")
     flag("--overwrite_output_dir", action="store_true", help="replace a model that is there")
     flag("--seed", type=int, default=0)
-    flag("--train_batch_size", type=int, default=128, help="images a step, over all processes")
+    flag(
+        "--train_batch_size",
+        type=int,
+        help="images a step, over all processes; default: 16 to 128, by their number and the time",
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--num_train_epochs", type=float)
     budget.add_argument("--max_train_steps", type=int, help=f"default: {DEFAULT_STEPS}")
     budget.add_argument("--max_train_minutes", type=float)
     flag("--learning_rate", type=float, default=2e-3)
-    flag("--lr_warmup_steps", type=int, default=100)
+    flag("--lr_warmup_steps", type=int, help="default: 100, at most a tenth of the training")
     flag("--kl_warmup_steps", type=int, default=0, help="steps over which beta grows from 0")
     flag("--gradient_accumulation_steps", type=int, default=1)
     flag("--use_ema", action="store_true", help="save a moving average of the weights")
@@ -131,7 +149,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         ]
     )
     for name in ("seed", "lr_warmup_steps", "kl_warmup_steps", "checkpointing_steps"):
-        if getattr(args, name) < 0:
+        if (getattr(args, name) or 0) < 0:
             raise UsageError(f"--{name} must be 0 or more, not {getattr(args, name)}")
     if args.seed >= 2**32:
         raise UsageError(f"--seed must be below {2**32}, not {args.seed}")
@@ -181,17 +199,25 @@ def widths(text: str) -> tuple[int, ...]:
 
 def make_budgets(
     args: argparse.Namespace, model: BaseAutoencoder, images: int
-) -> tuple[Budget, Budget]:
-    """For the model and, where it has one to train, for its prior: a share of minutes or steps."""
+) -> tuple[tuple[Budget, Budget], dict[str, int]]:
+    """For the model and, where it has one to train, for its prior: a share of minutes or steps.
+
+    And images a step by stage, where no time has to be measured to know them.
+    """
     share = args.prior_fraction if isinstance(model, VQVAE) else 0.0
+    given = args.train_batch_size
     if args.max_train_minutes:
         seconds = 60 * args.max_train_minutes
-        return Budget(None, (1 - share) * seconds), Budget(None, share * seconds)
+        sizes = dict.fromkeys(STAGES, given) if given else {}
+        return (Budget(None, (1 - share) * seconds), Budget(None, share * seconds)), sizes
     steps = args.max_train_steps or DEFAULT_STEPS
+    seen = (args.num_train_epochs or math.inf) * images
+    size = given or batch_size(images, seen)
     if args.num_train_epochs:
-        a_step = args.train_batch_size * args.gradient_accumulation_steps
-        steps = math.ceil(args.num_train_epochs * images / a_step)
-    return Budget(steps, None), Budget(math.ceil(steps * share / (1 - share)), None)
+        steps = math.ceil(seen / (size * args.gradient_accumulation_steps))
+    # A step of the prior takes longer, and many small ones are worth more than few large ones.
+    sizes = {"model": size, "prior": given or max(SMALLEST_BATCH, size // 4)}
+    return (Budget(steps, None), Budget(math.ceil(steps * share / (1 - share)), None)), sizes
 
 
 def make_config(
@@ -208,7 +234,7 @@ def make_config(
         for name in ("prior", "kl_warmup_steps", "beta_start"):
             if getattr(args, name):
                 raise UsageError(f"--{name} means nothing to --model {args.model}")
-    if args.prior_components and family is VAE and not args.prior:
+    if args.prior_components and family is VAE and args.prior == "standard-normal":
         raise UsageError("--prior_components needs --prior mixture")
     if args.beta_start and args.beta == 0:
         raise UsageError("--beta_start falls by factors to --beta, which must be more than 0")
@@ -264,6 +290,28 @@ def refuse_to_replace(folder: Path) -> None:
         )
 
 
+def check_writable(folder: Path) -> None:
+    """Raise UsageError now rather than after the images were read."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"--output_dir {folder} cannot be written to: {error.strerror}") from error
+
+
+def settle_threads(accelerator: Any, resumed: State | None) -> None:
+    """Those of the run that is resumed, whose sums run in that order; else what is free here."""
+    most = torch.get_num_threads()
+    threads = resumed.numbers["threads"] if resumed else threads_left()
+    torch.set_num_threads(threads)
+    if threads < most:
+        accelerator.print(
+            f"computing with {threads} of {most} threads, because other processes use the rest: "
+            f"set OMP_NUM_THREADS={most} to use all the same"
+        )
+
+
 def run(args: argparse.Namespace) -> None:
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -274,6 +322,7 @@ def run(args: argparse.Namespace) -> None:
 
     # All that can be refused is refused before the images are read.
     started = time.perf_counter()
+    args.given = flags(args)
     base = base_model(args)
     if base is not None:  # its size and channels, unless told otherwise
         args.resolution = args.resolution or base.config.size
@@ -286,6 +335,7 @@ def run(args: argparse.Namespace) -> None:
     resumed = find_checkpoint(args) if args.resume_from_checkpoint else None
     if not (args.overwrite_output_dir or resumed):
         refuse_to_replace(args.output_dir)
+    check_writable(args.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or best_precision(),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -298,7 +348,7 @@ def run(args: argparse.Namespace) -> None:
             InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),
         ],
     )
-    if args.train_batch_size % accelerator.num_processes:
+    if (args.train_batch_size or 0) % accelerator.num_processes:
         raise UsageError(
             f"--train_batch_size must be a multiple of the {accelerator.num_processes} processes"
         )
@@ -343,13 +393,13 @@ def run(args: argparse.Namespace) -> None:
     if config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
     accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
-    if accelerator.is_main_process:
-        write_folder(args.output_dir, {})  # if it cannot be written to, then now
+    settle_threads(accelerator, None if args.max_train_minutes else resumed)
 
     if args.resume_from_checkpoint and resumed is None:
         say(f"no checkpoint in {args.output_dir}: starting afresh")
-    budget, prior_budget = budgets = make_budgets(args, model, len(images))
-    training = Run(args, model, images, budgets, accelerator, resumed)
+    budgets, batch_sizes = make_budgets(args, model, len(images))
+    budget, prior_budget = budgets
+    training = Run(args, model, images, budgets, batch_sizes, accelerator, resumed)
     if resumed is not None:
         say(f"resuming from step {budget.step + prior_budget.step}")
     elif accelerator.is_main_process:  # of another run, which this one replaces
@@ -376,7 +426,7 @@ def run(args: argparse.Namespace) -> None:
     write_folder(args.output_dir, model_files(kept))
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, args.seed)
-    command = f"python train.py {shlex.join(map(without_folder, sys.argv[1:]))}".strip()
+    command = f"python train.py {shlex.join(map(without_folder, from_scratch(sys.argv[1:])))}"
     threads = torch.get_num_threads()
     processor = (
         torch.cuda.get_device_name()
@@ -384,12 +434,13 @@ def run(args: argparse.Namespace) -> None:
         else f"{threads} CPU core{'s' * (threads > 1)}"
     )
     summary = (
-        f"{budget.step} steps of {args.train_batch_size} images in {budget.spent / 60:.1f} minutes "
-        f"on {processor}."
+        f"{budget.step} steps of {training.batch_sizes['model']} images in "
+        f"{budget.spent / 60:.1f} minutes on {processor}."
     )
     if prior_budget.step:
         minutes = prior_budget.spent / 60
-        summary += f" Then its prior: {prior_budget.step} steps in {minutes:.1f} minutes."
+        size = training.batch_sizes["prior"]
+        summary += f" Then its prior: {prior_budget.step} steps of {size} in {minutes:.1f} minutes."
     card = render_card(
         model.config,
         name=args.output_dir.resolve().name,
@@ -401,7 +452,7 @@ def run(args: argparse.Namespace) -> None:
         if base is None or is_path(args.model_name_or_path)
         else args.model_name_or_path,
         pictures=True,
-        training={"summary": summary, "command": command},
+        training={"summary": summary, "command": command.strip()},
     )
     write_folder(
         args.output_dir,
@@ -463,6 +514,19 @@ def publish_all(args: argparse.Namespace) -> None:
                 ["python", "app.py", "--push_to_space", args.space_id, "--model", model]
             )
             raise UsageError(f"the demo was not published: {error}; {again}") from error
+
+
+def from_scratch(argv: list[str]) -> list[str]:
+    """The flags without --resume_from_checkpoint: what makes the same model where there is none."""
+    kept, words = [], iter(argv)
+    for word in words:
+        name, equals, _ = word.replace("-", "_").partition("=")
+        if name == "__resume_from_checkpoint":
+            if not equals:
+                next(words, None)
+        else:
+            kept.append(word)
+    return kept
 
 
 def without_folder(value: Any) -> Any:

@@ -16,10 +16,10 @@ from run import HERE, fit, surroundings
 from torch import nn
 
 from hfvae import VAE, VAEConfig
+from hfvae.budget import Budget
 from hfvae.data import load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory
-from hfvae.training import Budget
 
 SETS = {"mnist": "bernoulli", "fashion-mnist": "discretized-logistic"}
 DESIGNS: dict[str, dict[str, Any]] = {

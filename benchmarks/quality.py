@@ -22,10 +22,10 @@ from torch import Tensor
 
 from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
 from hfvae import functional as F
+from hfvae.budget import Budget
 from hfvae.data import ImageSet, load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory
-from hfvae.training import Budget
 
 CLOTHES: dict[str, Any] = {"image_size": 28, "channels": 1}
 CODES = 256

@@ -31,8 +31,9 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from hfvae import from_pretrained  # noqa: E402
+from hfvae.budget import Budget  # noqa: E402
 from hfvae.machine import best_precision  # noqa: E402
-from hfvae.training import Budget, Run, StopOnInterrupt  # noqa: E402
+from hfvae.training import Run, StopOnInterrupt  # noqa: E402
 
 
 class Row(NamedTuple):
@@ -73,7 +74,7 @@ TABLES = {
             Row(name, f"--dataset fashion-mnist {flags}")
             for name, flags in [
                 ("autoencoder, mixture", "--model autoencoder"),
-                ("vae", "--model vae"),
+                ("vae", "--model vae --prior standard-normal"),
                 ("vae, mixture", "--model vae --prior mixture"),
                 ("beta-vae, beta = 4", "--model beta-vae --beta 4"),
                 ("vq-vae, 256 codes", "--model vq-vae --codebook_size 256"),
@@ -87,7 +88,7 @@ TABLES = {
         [
             Row(
                 f"vae, {share:.0%} of the time",
-                "--model vae --likelihood bernoulli --dataset mnist",
+                "--model vae --prior standard-normal --likelihood bernoulli --dataset mnist",
                 share,
                 samples,
             )
@@ -150,7 +151,7 @@ def fit(model: Any, images: Any, budget: Budget, batch: int = 128, seed: int = 0
     args.seed = seed
     args.output_dir = ROOT / "runs" / "benchmarks" / "fit"
     accelerator = Accelerator(mixed_precision=best_precision())
-    run = Run(args, model, images, (budget, Budget(0, None)), accelerator)
+    run = Run(args, model, images, (budget, Budget(0, None)), {"model": batch}, accelerator)
     with StopOnInterrupt() as stop:
         run.fit_model(stop)
     accelerator.free_memory()

@@ -21,10 +21,10 @@ from run import HERE, ROOT, fit, surroundings
 from run import run as run_script
 
 from hfvae import VAE, VAEConfig
+from hfvae.budget import Budget
 from hfvae.data import ImageSet, load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import best_precision, keep_freed_memory
-from hfvae.training import Budget
 
 OUT = ROOT / "runs" / "benchmarks" / "training"
 STEPS = {28: 80, 64: 20}  # of a round of the overhead, some seconds

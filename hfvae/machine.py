@@ -1,6 +1,7 @@
 """What depends on the machine: its allocator, and the precision in which it is fast."""
 
 import ctypes
+import os
 import platform
 from pathlib import Path
 
@@ -17,6 +18,24 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in [(-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)]:
             mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+
+
+def threads_left() -> int:
+    """How many threads to compute with: one for each core that other processes leave free.
+
+    Two threads that wait for each other hundreds of times a step, while the system lets others run
+    in between, are ten times slower than one. OMP_NUM_THREADS decides where it is set, and takes
+    no time.
+    """
+    import psutil
+
+    most = torch.get_num_threads()
+    if "OMP_NUM_THREADS" in os.environ or most == 1:
+        return most
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    busy = psutil.cpu_percent(interval=1.0, percpu=True)
+    free = sum(1 - share / 100 for i, share in enumerate(busy) if ours is None or i in ours)
+    return max(1, min(most, round(free)))
 
 
 def best_layout(model: nn.Module, device: torch.device) -> torch.memory_format:

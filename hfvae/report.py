@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from .likelihoods import Scaled
 from .models import VAE, VQVAE, BaseAutoencoder
 
 PICTURES = 64  # new images in samples.png; a quarter as many in reconstructions.png
+PATCHWORK = 0.6  # of what codes cost one by one: a prior that charges more knows no whole images
 FAR = 20.0  # nats of KL for each latent: a mean over six standard deviations of the prior away
 
 
@@ -30,7 +32,9 @@ def samples_png(model: BaseAutoencoder) -> bytes:
 
 def reconstructions_png(model: BaseAutoencoder, held_out: ImageSet) -> bytes:
     """Rows of held-out images, each above a row of what the model makes of them."""
-    x = held_out.batch(slice(PICTURES // 4), model.device)
+    # Spread over the set, which may be sorted: the first ones would be of one kind.
+    n = min(PICTURES // 4, len(held_out))
+    x = held_out.batch(torch.linspace(0, len(held_out) - 1, n).long(), model.device)
     x = model.likelihood.observe(x, torch.Generator().manual_seed(0))
     pairs = [
         torch.cat(rows) for rows in zip(x.split(8), model.reconstruct(x).split(8), strict=True)
@@ -50,19 +54,29 @@ def advice(results: dict[str, Any], model: BaseAutoencoder) -> dict[str, str]:
     if results.get("bits_per_dim", 0) > guess:
         found["bits"] = (
             f"it needs {results['bits_per_dim']:.1f} bits/dim, more than guessing every pixel "
-            f"({guess}): train longer"
+            f"({guess}): train longer, with more --max_train_minutes or --max_train_steps"
         )
     if isinstance(model, VQVAE) and results["perplexity"] < model.config.codebook_size / 10:
         found["codes"] = (
             f"the codes are used like {results['perplexity']:.0f} of {model.config.codebook_size}: "
-            "use a smaller codebook, --model fsq-vae, or train longer"
+            "use a smaller --codebook_size, --model fsq-vae, or more --max_train_minutes"
         )
+    if isinstance(model, VQVAE) and "elbo" in results:
+        rate = -results["elbo"] - results["reconstruction"]
+        apart = math.prod(model.latent_shape[1:]) * math.log(results["perplexity"])
+        if rate > PATCHWORK * apart:
+            found["prior"] = (
+                f"its prior has hardly begun: the codes of an image cost {rate:.0f} nats under it, "
+                f"and {apart:.0f} if each came without regard to the others, so new images will be "
+                "patchwork; give it more --max_train_minutes or a larger --prior_fraction"
+            )
     if isinstance(model, VAE):
         active, latents = results["active_units"], model.config.latent_dim
         if active < latents / 4:
             found["active units"] = (
-                f"only {active} of {latents} latents carry information: train longer, lower "
-                "--beta or add --kl_warmup_steps; if the pictures are good, use fewer --latent_dim"
+                f"only {active} of {latents} latents carry information: add --max_train_minutes, "
+                "lower --beta or add --kl_warmup_steps; if the pictures are good, use fewer "
+                "--latent_dim"
             )
         if results["kl"] > FAR * latents:
             found["kl"] = (

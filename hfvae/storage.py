@@ -75,7 +75,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     # Inside an existing folder, which may be a mount of its own: a file cannot be moved across.
     where = folder.parent if new else folder
-    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=where))
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=where))
+    except OSError as error:  # whose own words name a hidden file
+        raise type(error)(
+            error.errno, f"cannot write there: {error.strerror}", str(folder)
+        ) from error
     try:
         for name, data in files.items():
             with open(stage / name, "wb") as f:

@@ -6,14 +6,14 @@ because noise is drawn for the whole batch and every process takes its rows.
 """
 
 import argparse
+import copy
 import dataclasses
 import io
 import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import checkpoint
+from .budget import SMALLEST_BATCH, Budget, batch_size
 from .checkpoint import State
 from .data import ImageSet
 from .errors import expand
 from .evaluate import batches, latent_metrics
 from .functional import Shard, reparameterize, uniform
 from .machine import best_layout
-from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
+from .models import VAE, VQVAE, BaseAutoencoder
 from .priors import GaussianMixture
 from .report import advice, samples_png
 from .storage import write_folder
@@ -36,8 +37,10 @@ from .storage import write_folder
 PROGRESS = "progress.png"  # new images while it trains
 FOR_THE_MIXTURE = 20_000  # latents that a mixture is fitted to
 STAGES = ("model", "prior")
+LR_WARMUP = 100  # steps
 AGREE = 10  # steps after which processes agree on the time and on stopping
 APART = 10  # seconds at least between two looks at how training goes
+DIVERGED = 100  # bits/dim that no model in training needs
 WATCHED = 1024  # images whose latents are looked at
 # Flags that change nothing of the weights, and may be others when a run is resumed.
 FREE = (
@@ -47,24 +50,12 @@ FREE = (
 )  # fmt: skip
 
 
+# (the module as accelerate prepared it, indices of a batch) -> loss, metrics
+LossOf = Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
 class TrainingError(Exception):
     """Training cannot start or go on; the message says why and what to do."""
-
-
-@dataclass
-class Budget:
-    """How far along training is, from 0 to 1, by whichever of steps and minutes was given."""
-
-    steps: int | None
-    seconds: float | None
-    step: int = 0
-    spent: float = 0.0
-
-    @property
-    def progress(self) -> float:
-        if self.seconds:
-            return min(1.0, self.spent / self.seconds)
-        return min(1.0, self.step / self.steps) if self.steps else 1.0
 
 
 def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
@@ -79,8 +70,14 @@ def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def learning_rate(args: argparse.Namespace, budget: Budget) -> float:
-    """Linear warm-up, then a cosine down to 2 %."""
-    warm = min(1.0, (budget.step + 1) / max(1, args.lr_warmup_steps))
+    """Linear warm-up, then a cosine down to 2 %.
+
+    Unless told otherwise, the warm-up takes 100 steps, and in short trainings a tenth of the way.
+    """
+    given = args.lr_warmup_steps
+    warm = min(1.0, (budget.step + 1) / max(1, LR_WARMUP if given is None else given))
+    if given is None:
+        warm = max(warm, min(1.0, budget.progress / 0.1))
     return args.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * budget.progress)))
 
 
@@ -108,13 +105,14 @@ def beta(args: argparse.Namespace, budget: Budget, last: float) -> float:
 class Progress:
     """The bar and the trackers. Once a second, not every step: reading a number waits for a GPU."""
 
-    def __init__(self, args: argparse.Namespace, accelerator: Any, budget: Budget) -> None:
+    def __init__(self, images_per_step: int, accelerator: Any, budget: Budget) -> None:
         from tqdm import tqdm
 
-        self.images_per_step = args.train_batch_size * args.gradient_accumulation_steps
+        self.images_per_step = images_per_step
         self.accelerator = accelerator
         self.bar = tqdm(
             total=100,
+            initial=100 * budget.progress,  # or a resumed run would think that it is fast
             bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
             disable=not accelerator.is_main_process,
         )
@@ -170,6 +168,7 @@ class Run:
         model: what is trained.
         images: what it is trained on.
         budgets: of the model and of its prior.
+        batch_sizes: images a step of either stage, where that is settled.
         accelerator: of accelerate.
         resumed: a checkpoint to go on from.
     """
@@ -180,10 +179,11 @@ class Run:
         model: BaseAutoencoder,
         images: ImageSet,
         budgets: Sequence[Budget],
+        batch_sizes: Mapping[str, int],
         accelerator: Any,
         resumed: State | None = None,
     ) -> None:
-        self.args, self.accelerator = args, accelerator
+        self.args, self.accelerator, self.batch_sizes = args, accelerator, dict(batch_sizes)
         self.images = images.resident(accelerator.device)
         self.budgets = dict(zip(STAGES, budgets, strict=True))
         self.device = accelerator.device
@@ -210,6 +210,7 @@ class Run:
         self.model.load_state_dict(state.part("model"))
         torch.set_rng_state(state.tensors["rng.torch"])
         self.noise.set_state(state.tensors["rng.noise"])
+        self.batch_sizes = state.numbers["batch_sizes"]
         for name, (step, spent) in state.numbers["budgets"].items():
             self.budgets[name].step, self.budgets[name].spent = step, spent
 
@@ -226,7 +227,13 @@ class Run:
         tensors |= checkpoint.named("optimizer", checkpoint.moments(optimizer))
         if average is not None:
             tensors |= checkpoint.named("average", average.state_dict())
-        numbers = {"stage": stage, "budgets": budgets, "flags": flags(self.args)}
+        numbers = {
+            "stage": stage,
+            "budgets": budgets,
+            "batch_sizes": self.batch_sizes,
+            "threads": torch.get_num_threads(),
+            "flags": self.args.given,
+        }
         try:
             state = State(tensors, numbers)
             checkpoint.write(self.args.output_dir, step, state, self.args.checkpoints_total_limit)
@@ -237,7 +244,7 @@ class Run:
         self,
         stage: str,
         module: nn.Module,
-        loss_of: Callable[[Any, Tensor], tuple[Tensor, dict[str, Tensor]]],
+        loss_of: LossOf,
         n: int,
         stop: StopOnInterrupt,
         look: Callable[[dict[str, Tensor]], None] = lambda metrics: None,
@@ -246,7 +253,6 @@ class Run:
 
         Args:
             stage: "model" or "prior".
-            loss_of: (the module as accelerate prepared it, indices of a batch) -> loss, metrics.
             n: how many images or codes there are to draw indices from.
             look: called with the metrics at every tenth of the way, ten seconds apart.
         """
@@ -268,8 +274,11 @@ class Run:
             torch.compile(module) if args.compile else module, raw
         )
         prepared.train()
-        progress = Progress(args, accelerator, budget)
-        batches_drawn = index_batches(n, args.train_batch_size, args.seed)
+        if stage not in self.batch_sizes:
+            self.batch_sizes[stage] = self.batch_by_trying(budget, module, loss_of, n)
+        size = self.batch_sizes[stage]
+        progress = Progress(size * args.gradient_accumulation_steps, accelerator, budget)
+        batches_drawn = index_batches(n, size, args.seed)
         for _ in range(budget.step * args.gradient_accumulation_steps):
             next(batches_drawn)
         start = time.perf_counter() - budget.spent
@@ -311,6 +320,24 @@ class Run:
         kept = module if average is None else average.module
         self.average_statistics(kept)
         return kept.eval()
+
+    def batch_by_trying(self, budget: Budget, module: nn.Module, loss_of: LossOf, n: int) -> int:
+        """Images a step for so many minutes, by how long a few of them take here."""
+        trial, noise = copy.deepcopy(module).train(), self.noise.get_state()
+        index = torch.arange(SMALLEST_BATCH) % n
+        for _ in range(2):  # the first time is not counted: it also sets up the second
+            start = time.perf_counter()
+            with self.accelerator.autocast():
+                loss = loss_of(trial, index)[0]
+            loss.backward()
+            loss.item()  # waits for a GPU
+        self.noise.set_state(noise)
+        rate = torch.tensor(SMALLEST_BATCH / (time.perf_counter() - start), device=self.device)
+        rate = self.accelerator.reduce(rate, "sum").item()
+        size = batch_size(n, rate * (budget.seconds or 0) / self.args.gradient_accumulation_steps)
+        size = math.ceil(size / self.processes) * self.processes
+        self.accelerator.print(f"in batches of {size}, at about {rate:.0f} images/s")
+        return size
 
     def agree(self, budget: Budget, spent: float, stop: StopOnInterrupt) -> None:
         """The seconds that were spent and whether to stop, the same on every process."""
@@ -354,12 +381,29 @@ class Run:
             kept.bottleneck.beta = kept.config.beta
         # The layout in which from_pretrained builds it: another one rounds differently.
         self.model = kept.to(memory_format=torch.contiguous_format)
+        self.refuse_diverged()
+
+    @torch.inference_mode()
+    def refuse_diverged(self) -> None:
+        """Numbers that are finite can be nonsense too, and must not replace a model."""
+        args, model = self.args, self.model
+        some = dataclasses.replace(self.images, pixels=self.images.pixels[:WATCHED])
+        noise = torch.Generator().manual_seed(args.seed)
+        found = [model(x, noise).metrics for x in batches(model, some, args.seed)]
+        nats = sum(float(m["reconstruction"] + m.get("kl", 0)) for m in found) / len(found)
+        bits = model.likelihood.bits_per_dim(nats, model.config.dims)
+        if not bits < DIVERGED:
+            raise TrainingError(
+                f"training diverged: the model needs {bits:.3g} bits/dim, where guessing every "
+                f"pixel needs 8, so it was not saved; try a --learning_rate below "
+                f"{args.learning_rate:g}"
+            )
 
     def look(self, metrics: dict[str, Tensor]) -> None:
         """A picture of new images, and words once the latents go wrong."""
         budget, say = self.budgets["model"], self.accelerator.print
         self.model.eval()
-        start = max(self.args.kl_warmup_steps, self.args.lr_warmup_steps)
+        start = max(self.args.kl_warmup_steps, self.args.lr_warmup_steps or 0)
         if budget.step > start and budget.progress > 0.15:
             some = dataclasses.replace(self.images, pixels=self.images.pixels[:WATCHED])
             found = latent_metrics(self.model, some, self.args.seed)
@@ -395,26 +439,32 @@ class Run:
                 return nll, {"codes": nll.detach()}
 
             model.prior = self.optimize("prior", model.prior, loss_of, len(codes), stop)
-        elif isinstance(model, Autoencoder) or args.prior == "mixture":
-            say("fitting a mixture of Gaussians to the latents ...")
+        elif not isinstance(model, VQVAE) and args.prior != "standard-normal":
+            start = time.perf_counter()
             z = self.mixture_latents(model)
             components = getattr(model.config, "prior_components", 1)
             model.set_prior("mixture", prior_components=min(components, len(z)))
             assert isinstance(model.prior, GaussianMixture)
             model.prior.fit(z, args.seed)
+            say(
+                f"fitted {model.config.prior_components} Gaussians to {len(z):,} latents in "
+                f"{time.perf_counter() - start:.0f} s"
+            )
 
     def mixture_latents(self, model: BaseAutoencoder) -> Tensor:
-        """What a mixture is fitted to: of few images, several draws from each posterior."""
-        seed, flip = self.args.seed, self.args.random_flip
-        draws = FOR_THE_MIXTURE // len(self.images) if isinstance(model, VAE) else 1
-        return torch.cat(
-            [
-                all_latents(
-                    model, self.images, seed + i, FOR_THE_MIXTURE, mirror=bool(flip and i % 2)
-                )
-                for i in range(max(draws, 2 if flip else 1))
-            ]
-        )
+        """What a mixture is fitted to, on the CPU: of few images, several draws each.
+
+        Every image is encoded once, and once more in the mirror if training flips.
+        """
+        seed, posteriors = self.args.seed, []
+        for mirror in (False, True)[: 1 + self.args.random_flip]:
+            posteriors.append(all_latents(model, self.images, seed, FOR_THE_MIXTURE, mirror=mirror))
+        z = torch.cat(posteriors)
+        if not isinstance(model, VAE):
+            return z
+        draws = max(1, FOR_THE_MIXTURE // len(z))
+        mu, logvar = z.repeat(draws, 1).chunk(2, dim=1)
+        return reparameterize(mu, logvar, torch.Generator().manual_seed(seed))
 
 
 def log_picture(accelerator: Any, png: bytes, step: int) -> None:
@@ -431,7 +481,7 @@ def log_picture(accelerator: Any, png: bytes, step: int) -> None:
 
 
 def flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide the weights, as JSON has them."""
+    """The flags that decide the weights, as they were given and as JSON has them."""
     return json.loads(
         json.dumps({k: v for k, v in vars(args).items() if k not in FREE}, default=str)
     )
@@ -452,7 +502,7 @@ def find_checkpoint(args: argparse.Namespace) -> State | None:
     else:
         folder = expand(args.resume_from_checkpoint)
     state = checkpoint.read(folder)
-    then, now = state.numbers["flags"], flags(args)
+    then, now = state.numbers["flags"], args.given
     changed = [
         f"--{name} was {then.get(name)} and is {now.get(name)}"
         for name in sorted(then.keys() | now.keys())
@@ -470,13 +520,12 @@ def find_checkpoint(args: argparse.Namespace) -> State | None:
 def all_latents(
     model: BaseAutoencoder, images: ImageSet, seed: int, most: int, mirror: bool = False
 ) -> Tensor:
-    """Codes, or draws from the posterior, of the first images, on the CPU."""
-    noise = torch.Generator().manual_seed(seed)
+    """What the encoder says of the first images, on the CPU: codes, or mean and log-variance."""
     found = []
     for x in batches(model, dataclasses.replace(images, pixels=images.pixels[:most]), seed):
         x = x.flip(3) if mirror else x
         if isinstance(model, VAE):
-            z = reparameterize(*model.posterior(x), noise)
+            z = torch.cat(model.posterior(x), dim=1)
         elif isinstance(model, VQVAE):
             z = model.codes(x).int()
         else:

@@ -20,7 +20,8 @@ sys.path.insert(0, sys.argv[1])
 import train
 from hfvae import VAE, VAEConfig, VQVAE, VQVAEConfig
 from hfvae.data import ImageSet
-from hfvae.training import Budget, Progress, Run, StopOnInterrupt
+from hfvae.budget import Budget
+from hfvae.training import Progress, Run, StopOnInterrupt
 
 family, out = sys.argv[2:4]
 accelerator = Accelerator(
@@ -38,7 +39,7 @@ else:
     model = VQVAE(config, encoder, decoder)
 pixels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
 args = train.parse(["--train_batch_size", "8", "--random_flip", "--checkpointing_steps", "0"])
-args.output_dir = Path(out).parent
+args.output_dir, args.given = Path(out).parent, {}
 losses = []
 
 def show(self, budget, metrics, last):
@@ -49,7 +50,7 @@ def show(self, budget, metrics, last):
 
 Progress.show = show
 images, budgets = ImageSet("x", "train", pixels), (Budget(12, None), Budget(0, None))
-run = Run(args, model, images, budgets, accelerator)
+run = Run(args, model, images, budgets, {"model": 8}, accelerator)
 with StopOnInterrupt() as stop:
     run.fit_model(stop)
 if accelerator.is_main_process:

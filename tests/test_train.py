@@ -20,6 +20,7 @@ from trackio.sqlite_storage import SQLiteStorage
 
 import hfvae
 from hfvae import checkpoint, data, evaluate, training
+from hfvae.budget import Budget
 from hfvae.disentanglement import factor_vae_score
 from hfvae.priors import GaussianMixture
 from hfvae.report import advice
@@ -134,8 +135,8 @@ def test_every_family_from_training_to_the_evaluation(
         "--max_train_steps", "4", "--train_batch_size", "8", "--output_dir", out, *codes,
     )  # fmt: skip
     model = hfvae.from_pretrained(out)
-    expected = {"autoencoder": "mixture", "vq-vae": "autoregressive", "fsq-vae": "autoregressive"}
-    assert model.config.prior == expected.get(name, "standard-normal")
+    expected = {"vq-vae": "autoregressive", "fsq-vae": "autoregressive"}
+    assert model.config.prior == expected.get(name, "mixture")
     images = model.sample(3)
     assert model.reconstruct(images).shape == (3, 3, 16, 16)
     assert model.interpolate(images[0], images[1], steps=4).shape == (4, 3, 16, 16)
@@ -302,7 +303,10 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, train_py)
             ["--model", "autoencoder", "--kl_warmup_steps", "4"],
             "means nothing to --model autoencoder",
         ),
-        (["--prior_components", "50"], "--prior_components needs --prior mixture"),
+        (
+            ["--prior", "standard-normal", "--prior_components", "50"],
+            "--prior_components needs --prior mixture",
+        ),
         (["--prior", "mixture", "--prior_components", "0"], "prior_components must be from 1"),
         (["--license", "mit\ntags: x"], "--license takes a name such as cc-by-4.0"),
         (["--output_dir", "/proc/none"], "/proc"),
@@ -345,7 +349,7 @@ def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypat
         "--beta", 1e5, "--report_to", "trackio", "--output_dir", tmp_path / "out",
     )  # fmt: skip
     assert words.count("watch: after") == 1  # once, not at every look
-    assert "of the way, only 0 of 4 latents carry information: train longer" in words
+    assert "of the way, only 0 of 4 latents carry information: add --max_train_minutes" in words
     assert "--model_name_or_path" in words.split("now try:")[1]
     [run_id] = trackio.Api().runs("hfvae")
     kept = SQLiteStorage.get_logs("hfvae", run_id.name)
@@ -359,7 +363,7 @@ def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypat
 def test_beta_grows_from_zero_or_falls_by_equal_factors():
     def at(step, **flags):
         given = argparse.Namespace(**{"kl_warmup_steps": 0, "beta_start": None} | flags)
-        return training.beta(given, training.Budget(100, None, step), 4.0)
+        return training.beta(given, Budget(100, None, step), 4.0)
 
     assert [at(step, kl_warmup_steps=10) for step in (0, 4, 9, 50)] == [0.4, 2.0, 4.0, 4.0]
     assert at(0) == at(100) == 4
