@@ -392,7 +392,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
-    accelerator.init_trackers("hfvae", config={k: str(v) for k, v in vars(args).items()})
+    accelerator.init_trackers("hfvae", config={k: str(v) for k, v in args.given.items()})
     settle_threads(accelerator, None if args.max_train_minutes else resumed)
 
     if args.resume_from_checkpoint and resumed is None:
@@ -454,12 +454,13 @@ def run(args: argparse.Namespace) -> None:
         pictures=True,
         training={"summary": summary, "command": command.strip()},
     )
+    settings = {k: without_folder(v) for k, v in vars(args).items() if k != "given"}
     write_folder(
         args.output_dir,
         model_files(kept)
         | {
             CARD: card.encode(),
-            "train_config.json": as_json({k: without_folder(v) for k, v in vars(args).items()}),
+            "train_config.json": as_json(settings),
             "evaluation.json": as_json(results),
             "samples.png": samples_png(model),
             "reconstructions.png": reconstructions_png(model, held_out),
