@@ -447,7 +447,7 @@ class Run:
             assert isinstance(model.prior, GaussianMixture)
             model.prior.fit(z, args.seed)
             say(
-                f"fitted {model.config.prior_components} Gaussians to {len(z):,} latents in "
+                f"fitted {len(model.prior.weights)} Gaussians to {len(z):,} latents in "
                 f"{time.perf_counter() - start:.0f} s"
             )
 
