@@ -12,11 +12,11 @@ import json
 from typing import Any
 
 import torch
+from hfvae.budget import Budget
 from run import HERE, fit, surroundings
 from torch import nn
 
 from hfvae import VAE, VAEConfig
-from hfvae.budget import Budget
 from hfvae.data import load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory

@@ -17,12 +17,12 @@ from typing import Any
 
 import peers
 import torch
+from hfvae.budget import Budget
 from run import HERE, fit, medians, surroundings
 from torch import Tensor
 
 from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
 from hfvae import functional as F
-from hfvae.budget import Budget
 from hfvae.data import ImageSet, load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory

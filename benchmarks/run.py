@@ -29,9 +29,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from hfvae.budget import Budget  # noqa: E402
+
 import train  # noqa: E402
 from hfvae import from_pretrained  # noqa: E402
-from hfvae.budget import Budget  # noqa: E402
 from hfvae.machine import best_precision  # noqa: E402
 from hfvae.training import Run, StopOnInterrupt  # noqa: E402
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import peers
 import torch
+from hfvae.budget import Budget
 from run import HERE, ROOT, fit, surroundings
 from run import run as run_script
 
 from hfvae import VAE, VAEConfig
-from hfvae.budget import Budget
 from hfvae.data import ImageSet, load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import best_precision, keep_freed_memory

@@ -1,6 +1,6 @@
-"""What the families share: an encoder, a bottleneck, a decoder, a likelihood and a prior.
+"""What the families share: an encoder, latents, a decoder, a likelihood and a prior.
 
-x ──encoder──▶ h ──bottleneck──▶ z ──decoder──▶ p(x|z)          p(z) = prior
+x ──encoder──▶ h ──latents──▶ q(z|x) ──draw──▶ z ──decoder──▶ p(x|z)          p(z) = prior
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from . import functional as F
-from .bottlenecks import Bottleneck
 from .configs import Config
 from .errors import HubError
 from .images import preprocess
+from .latents import Latents, Posterior
 from .likelihoods import Likelihood, make_likelihood
-from .networks import Decoder, Encoder, grid_of
+from .networks import Decoder, Encoder
 from .priors import Prior, make_prior
 
 CHUNK = 2**19  # numbers in the images decoded at once: bounds memory, and stays in the cache
@@ -29,15 +29,22 @@ CHUNK = 2**19  # numbers in the images decoded at once: bounds memory, and stays
 class Output(NamedTuple):
     """What `model(x)` returns.
 
+    mean(nll + rate) is the negative ELBO of the z drawn, whatever the prior.
+
     Attributes:
-        loss: to call `.backward()` on; nats per image, averaged over the batch.
+        loss: to call `.backward()` on: mean(nll + beta·rate + penalty), nats per image.
+        nll: (B,), −log p(x|z) in nats.
+        rate: (B,), what z costs under the model's prior in nats: the KL, or −log p(codes).
+        penalty: (B,), what training adds that is no part of the bound, in nats.
         x_hat: (B, C, H, W), the mean of p(x|z).
         z: the latent drawn.
-        metrics: `reconstruction` (−log p(x|z)) and the bottleneck's terms: unweighted, detached
-            means per image.
+        metrics: `reconstruction` and what the latents report: unweighted, detached means.
     """
 
     loss: Tensor
+    nll: Tensor
+    rate: Tensor
+    penalty: Tensor
     x_hat: Tensor
     z: Tensor
     metrics: dict[str, Tensor]
@@ -69,9 +76,8 @@ class BaseAutoencoder(nn.Module):
 
     Args:
         config: the sizes, and the names of the parts.
-        bottleneck: h -> z and its penalty.
-        prior: p(z), or None for a model that cannot sample.
-        encoder: (B, C, H, W) in [0, 1] -> (B, bottleneck.in_features); the default if None.
+        bottleneck: h -> q(z|x).
+        encoder: (B, C, H, W) in [0, 1] -> (B, bottleneck.in_features[, h, w]); the default if None.
         decoder: z -> (B, likelihood.params·C, H, W); the default if None.
 
     Raises:
@@ -81,20 +87,17 @@ class BaseAutoencoder(nn.Module):
     config_class: ClassVar[type[Config]]
     config: Config
     encoder: nn.Module
-    bottleneck: Bottleneck
+    bottleneck: Latents
     decoder: nn.Module
     likelihood: Likelihood
-    prior: Prior | None
+    prior: Prior
 
     def __init__(
         self,
         config: Config,
-        bottleneck: Bottleneck,
-        prior: Prior | None,
-        latent_features: int,
-        encoder: nn.Module | None,
-        decoder: nn.Module | None,
-        spatial: bool = False,
+        bottleneck: Latents,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -103,30 +106,29 @@ class BaseAutoencoder(nn.Module):
         ]
         self.likelihood = make_likelihood(config.likelihood, config.channels, config.scale)
         self.bottleneck = bottleneck
-        self.prior = prior
         layout = (config.widths, config.blocks, config.hidden or 0)
+        spatial = len(bottleneck.shape) > 1
         if encoder is None:
-            encoder = Encoder(
-                config.size, config.channels, *layout, bottleneck.in_features, spatial
-            )
+            features = bottleneck.in_features
+            encoder = Encoder(config.size, config.channels, *layout, features, spatial)
         if decoder is None:
             params = config.channels * self.likelihood.params
-            decoder = Decoder(config.size, params, *layout, latent_features, spatial)
+            decoder = Decoder(config.size, params, *layout, bottleneck.shape[0], spatial)
         self.encoder, self.decoder = encoder, decoder
-        grid = grid_of(config.size, len(config.widths)) if spatial else ()
-        self.latent_shape = (latent_features, *grid)
         if self.custom_parts:
             self._check_parts()
+        self.prior = make_prior(config, bottleneck.event_shape)
 
     # The objective
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Output:
-        """Encode, squeeze, decode, score: every family minimises
+        """Encode, draw, decode, score: every family minimises
 
-            loss = mean over the batch of  −log p(x|z) + penalty(z)
+            loss = mean over the batch of  −log p(x|z) + beta · rate + penalty
 
-        For a VAE with beta = 1 the penalty is KL(q(z|x) ‖ p(z)) and the loss is the negative ELBO,
-        an upper bound on −log p(x). z is drawn in training and in eval mode alike.
+        With beta = 1 and no penalty it is the negative ELBO, an upper bound on −log p(x): by
+        Jensen's inequality, log p(x) = log E_q[p(x|z) p(z) / q(z|x)] ≥ E_q[log p(x|z) − rate].
+        z is drawn in training and in eval mode alike.
 
         Args:
             x: (B, C, H, W) in [0, 1].
@@ -139,25 +141,56 @@ class BaseAutoencoder(nn.Module):
         self._check_shape(x)
         if x.device.type == "cpu":
             self._check_range(x)
-        latent = self.bottleneck(self._features(x), generator)
-        params = self._params(latent.z)
+        return self.score(x, self.bottleneck(self._features(x), generator), generator)
+
+    def score(
+        self, x: Tensor, posterior: Posterior, generator: torch.Generator | None = None
+    ) -> Output:
+        """What `forward` does of images whose posterior is known."""
+        z = posterior.sample(generator)
+        params = self._params(z)
         nll = self.likelihood.nll(at_least_float32(x), params)
-        loss = (nll + latent.penalty).mean()
-        metrics = {"reconstruction": nll.mean(), **latent.metrics}
+        rate = posterior.rate(z, self.prior)
+        penalty = torch.zeros_like(nll) + posterior.penalty()
+        metrics = {"reconstruction": nll.mean(), **posterior.metrics(rate)}
         return Output(
-            loss,
-            self.likelihood.mean(params),
-            latent.z,
-            {name: value.detach() for name, value in metrics.items()},
+            loss=(nll + self.config.rate_weight * rate + penalty).mean(),
+            nll=nll,
+            rate=rate,
+            penalty=penalty,
+            x_hat=self.likelihood.mean(params),
+            z=z,
+            metrics={name: value.detach() for name, value in metrics.items()},
         )
 
+    @in_eval_mode
     def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A one-sample lower bound on log p(x), (B,) in nats; `beta` plays no part.
 
         Raises:
-            ValueError: the model has no p(z), or the pixels are not what its likelihood is over.
+            ValueError: the model has no p(x), or the pixels are not what its likelihood is over.
         """
-        raise ValueError(f"a plain {type(self).__name__} defines no p(x), so it has no ELBO")
+        if not self.bottleneck.random:
+            raise ValueError(f"a plain {type(self).__name__} defines no p(x), so it has no ELBO")
+        self.likelihood.check(x)
+        out = self.score(x, self.infer(x), generator)
+        return -(out.nll + out.rate)
+
+    def importance_bound(
+        self, x: Tensor, posterior: Any, samples: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """log 1/K Σ p(x|z_k) p(z_k) / q(z_k|x), (B,) in nats, for posteriors that have a density.
+
+        The K·B latents are drawn at once and decoded a few at a time.
+        """
+        z = posterior.events(samples, generator)
+        log_weights = []
+        for some in z.split(len(x) * max(1, CHUNK // x.numel())):
+            k = len(some) // len(x)
+            many = at_least_float32(x).repeat(k, *[1] * (x.ndim - 1))
+            nll = self.likelihood.nll(many, self._params(some))
+            log_weights.append(posterior.repeat(k).nll(some) - self.prior.nll(some) - nll)
+        return F.importance_bound(torch.cat(log_weights).view(samples, len(x)))
 
     # Images to latents and back
 
@@ -200,12 +233,8 @@ class BaseAutoencoder(nn.Module):
             raise ValueError(f"n must be 1 or more, not {n}")
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature must be 0 or more, not {temperature}")
-        if self.prior is None:
-            raise ValueError(
-                f"this {type(self).__name__} has no prior over its latents, so there is nothing "
-                "to draw from: its latent space has gaps that decode to no image"
-            )
-        return self._decode_in_chunks(self._draw(n, temperature, generator))
+        drawn = self.prior.sample(n, temperature, generator).to(self.device)
+        return self._decode_in_chunks(self.bottleneck.lookup(drawn))
 
     @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, steps: int = 8, mode: str = "slerp") -> Tensor:
@@ -241,27 +270,22 @@ class BaseAutoencoder(nn.Module):
 
         Args:
             x: one image, (C, H, W) or (1, C, H, W) in [0, 1].
-            dim: which latent.
-            values: what it is set to.
+            dim: which latent, counted row by row; of a VQ-VAE, which cell of the code grid.
+            values: what it is set to; of a VQ-VAE, codes.
 
         Returns:
             (len(values), C, H, W) in [0, 1].
 
         Raises:
-            ValueError: the model has no such latent.
+            ValueError: the model has no such latent, or no such code.
         """
-        z = self.encode(one_image(x))
-        if not 0 <= dim < z.shape[1]:
-            raise ValueError(f"dim must be from 0 to {z.shape[1] - 1}, not {dim}")
-        z = z.repeat(len(values), 1)
-        z[:, dim] = torch.as_tensor(values).to(z)
+        z = self.bottleneck.replace(self._mode(one_image(x)), dim, values)
         return self._decode_in_chunks(z)
 
     def set_prior(self, name: str, **settings: Any) -> None:
         """Give the model a new, untrained prior: another of those that its config may name."""
         self.config = dataclasses.replace(self.config, prior=name, **settings)
-        prior = make_prior(self.config, self.latent_shape[1:])
-        self.prior = None if prior is None else prior.to(self.device)
+        self.prior = make_prior(self.config, self.bottleneck.event_shape).to(self.device)
 
     def preprocess(self, images: Any) -> Tensor:
         """PIL image, path, array, tensor, batches or a list of them -> what the model takes.
@@ -306,7 +330,7 @@ class BaseAutoencoder(nn.Module):
     # The steps between images, features, latents and the likelihood's parameters
 
     def _features(self, x: Tensor) -> Tensor:
-        """What the encoder makes of images, for the bottleneck."""
+        """What the encoder makes of images, for the latents."""
         return at_least_float32(self.encoder(x))
 
     def _params(self, z: Tensor) -> Tensor:
@@ -314,17 +338,21 @@ class BaseAutoencoder(nn.Module):
         return at_least_float32(self.decoder(z.to(self.dtype)))
 
     @in_eval_mode
+    def infer(self, x: Tensor) -> Posterior:
+        """q(z|x) for images (B, C, H, W) in [0, 1]."""
+        self._check_values(x)
+        return self.bottleneck(self._features(x))
+
     def _mode(self, x: Tensor) -> Tensor:
         """The latent without noise and before any rounding."""
-        self._check_values(x)
-        return self.bottleneck.mode(self._features(x))
-
-    def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
-        """n latents for `decode` from the prior."""
-        assert self.prior is not None
-        return self.prior.sample(n, temperature, generator).to(self.device)
+        return self.infer(x).mode()
 
     # Housekeeping
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one z as `decode` takes it."""
+        return self.bottleneck.shape
 
     @property
     def device(self) -> torch.device:
@@ -378,7 +406,7 @@ class BaseAutoencoder(nn.Module):
                 f"the encoder must map {tuple(x.shape)} to (1, {self.bottleneck.in_features}"
                 f"{', h, w' if grid else ''}), and gives {tuple(h.shape)}"
             )
-        self.latent_shape = (self.latent_shape[0], *h.shape[2:])
+        self.bottleneck.shape = (self.latent_shape[0], *h.shape[2:])
         with _device_of(self.decoder):
             params = _tried("decoder", self.decoder, torch.zeros(1, *self.latent_shape))
         expected = (1, self.likelihood.params * config.channels, *config.size)

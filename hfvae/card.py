@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .configs import Config
+from .priors import prior_class
 
 CARD = "README.md"
 # Ends a card, so that one which a person edited can be told, and kept.
@@ -16,19 +17,6 @@ STUB = "Check out the configuration reference at"  # what the Hub writes into a 
 
 # Where hfvae comes from, in cards, Spaces and script headers: no release claimed that is not there.
 INSTALL = "pip install -e .  # in a checkout of the hfvae repository"
-
-FAMILY_WORDS = {
-    "autoencoder": "An autoencoder",
-    "vae": "A variational autoencoder (VAE)",
-    "vq-vae": "A vector-quantized variational autoencoder (VQ-VAE)",
-}
-PRIOR_WORDS = {
-    "none": "nothing: this model has no prior and cannot sample",
-    "standard-normal": "draws of the prior p(z) = N(0, I)",
-    "mixture": "draws of the Gaussian mixture that was fitted to its latents",
-    "uniform": "uniformly random codes, since no prior was trained",
-    "autoregressive": "codes that its transformer prior drew",
-}
 
 
 class Metric(NamedTuple):
@@ -142,7 +130,7 @@ def render_card(
         ]
         or None,
     )
-    settings = asdict(config)
+    settings, prior = asdict(config), prior_class(config.prior)
     rows = [
         {
             "name": METRICS[key].name,
@@ -157,9 +145,9 @@ def render_card(
         template_path=str(resource("model_card.md")),
         name=name,
         repo=repo or name,
-        samples=settings["prior"] != "none" and config.channels in (1, 3, 4),
+        samples=prior.samples and config.channels in (1, 3, 4),
         parts="".join(f", {part}={part}" for part in custom_parts),
-        description=f"{FAMILY_WORDS[config.model_type]} of {h}x{w} images"
+        description=f"{config.words} of {h}x{w} images"
         + (f", trained on {dataset}" if dataset else "")
         + (
             f", fine-tuned from [{base_model}](https://huggingface.co/{base_model})."
@@ -171,7 +159,7 @@ def render_card(
         size=f"an image size of {h}x{w}, {config.channels} channel{'s' * (config.channels > 1)}",
         likelihood=config.likelihood,
         beta=settings.get("beta"),
-        prior_words=PRIOR_WORDS[settings["prior"]],
+        prior_words=prior.words,
         settings=settings,
         pictures=pictures,
         results=results,

@@ -8,7 +8,28 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+
+class PriorEntry(NamedTuple):
+    """A prior by its name in a config.
+
+    Attributes:
+        home: its class, or where in `hfvae.priors` that is.
+        families: the model_types that may have it.
+    """
+
+    home: Any
+    families: tuple[str, ...]
+
+
+PRIORS: dict[str, PriorEntry] = {
+    "none": PriorEntry("base.NoPrior", ("autoencoder",)),
+    "standard-normal": PriorEntry("normal.StandardNormal", ("vae",)),
+    "mixture": PriorEntry("mixture.GaussianMixture", ("autoencoder", "vae")),
+    "uniform": PriorEntry("codes.Uniform", ("vq-vae",)),
+    "autoregressive": PriorEntry("codes.Autoregressive", ("vq-vae",)),
+}
 
 MAX_DIMS = 2**26  # numbers in an image: 4096x4096 pixels in 4 channels
 
@@ -52,7 +73,8 @@ def several(check_item: Check, low: int, high: int) -> Check:
             raise TypeError(f"{name} must be a list, not {value!r:.80}")
         if not low <= len(value) <= high:
             raise ValueError(f"{name} must have {low} to {high} entries, not {len(value)}")
-        return tuple(check_item(name, item) for item in value)
+        found = tuple(check_item(name, item) for item in value)
+        return value if isinstance(value, Derived) else found
 
     return check
 
@@ -68,8 +90,26 @@ def optional(check_given: Check) -> Check:
     return lambda name, value: None if value is None else check_given(name, value)
 
 
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a name, not {value!r:.80}")
+    return value
+
+
 def checked(default: Any, check: Check) -> Any:
     return field(default=default, metadata={"check": check})
+
+
+class Derived:
+    """A value that follows from others: `dataclasses.replace`, which changes those, derives it anew."""
+
+
+class DerivedWidths(Derived, tuple[int, ...]):
+    pass
+
+
+class DerivedWidth(Derived, int):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +134,8 @@ class Config:
     """
 
     model_type: ClassVar[str]
+    words: ClassVar[str]  # what the family is called on a card
+    trained_prior: ClassVar[str]  # what train.py gives a model unless told otherwise
     finest: ClassVar[int] = 16  # default widths start here: the finest map costs the most time
     coarsest: ClassVar[int] = 4  # and halve the image until its longer side is this
 
@@ -102,7 +144,7 @@ class Config:
     likelihood: str = checked(
         "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
     )
-    prior: str = checked("none", one_of("none"))
+    prior: str = checked("none", _text)
     scale: float | None = checked(None, optional(real(1e-3, 1e3)))
     widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
     blocks: int = checked(0, whole(0, 64))
@@ -112,16 +154,28 @@ class Config:
         for f in fields(self):
             value = f.metadata["check"](f.name, getattr(self, f.name))
             object.__setattr__(self, f.name, value)
+        one_of(*self.priors())("prior", self.prior)
         if self.dims > MAX_DIMS:
             raise ValueError(
                 f"an image of {self.dims:,} numbers is too large ({MAX_DIMS:,} at most)"
             )
-        if not self.widths:
+        if not self.widths or isinstance(self.widths, Derived):
             halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
-            widths = tuple(min(self.finest * 2**i, 256) for i in range(halvings))
-            object.__setattr__(self, "widths", widths)
-        if self.hidden is None:
-            object.__setattr__(self, "hidden", 256 if self.likelihood == "bernoulli" else 0)
+            widths = (min(self.finest * 2**i, 256) for i in range(halvings))
+            object.__setattr__(self, "widths", DerivedWidths(widths))
+        if self.hidden is None or isinstance(self.hidden, Derived):
+            hidden = 256 if self.likelihood == "bernoulli" else 0
+            object.__setattr__(self, "hidden", DerivedWidth(hidden))
+
+    @classmethod
+    def priors(cls) -> list[str]:
+        """The priors that this family may have."""
+        return [name for name, entry in PRIORS.items() if cls.model_type in entry.families]
+
+    @property
+    def rate_weight(self) -> float:
+        """What the loss multiplies the rate by."""
+        return 1.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -146,9 +200,10 @@ class AutoencoderConfig(Config):
     """
 
     model_type = "autoencoder"
+    words = "An autoencoder"
+    trained_prior = "mixture"
 
     latent_dim: int = checked(32, whole(1, 65536))
-    prior: str = checked("none", one_of("none", "mixture"))
     prior_components: int = checked(10, whole(1, 1000))
 
 
@@ -164,11 +219,17 @@ class VAEConfig(Config):
     """
 
     model_type = "vae"
+    words = "A variational autoencoder (VAE)"
+    trained_prior = "mixture"
 
     latent_dim: int = checked(32, whole(1, 65536))
     beta: float = checked(1.0, real(0, 1e6))
-    prior: str = checked("standard-normal", one_of("standard-normal", "mixture"))
+    prior: str = checked("standard-normal", _text)
     prior_components: int = checked(10, whole(1, 1000))
+
+    @property
+    def rate_weight(self) -> float:
+        return self.beta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +248,8 @@ class VQVAEConfig(Config):
     """
 
     model_type = "vq-vae"
+    words = "A vector-quantized variational autoencoder (VQ-VAE)"
+    trained_prior = "autoregressive"
     finest = 32
     coarsest = 8
 
@@ -197,7 +260,7 @@ class VQVAEConfig(Config):
     embedding_dim: int = checked(16, whole(1, 4096))
     commitment: float = checked(0.25, real(0, 1e6))
     ema_decay: float = checked(0.99, real(0, 0.99999))
-    prior: str = checked("uniform", one_of("uniform", "autoregressive"))
+    prior: str = checked("uniform", _text)
     prior_width: int = checked(128, whole(8, 4096))
     prior_layers: int = checked(4, whole(1, 64))
 
@@ -234,10 +297,10 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
 # What `train.py --model` offers. The beta-VAE's scale is fixed because a learned one would shrink
 # until the reconstruction drowns beta again. Its hidden layer (as in Burgess et al. 2018) keeps
 # factors apart: a nearly linear encoder codes the place of a thing times its size.
-PRESETS: dict[str, Callable[..., Config]] = {
-    "autoencoder": AutoencoderConfig,
-    "vae": VAEConfig,
+PRESETS: dict[str, partial[Config]] = {
+    "autoencoder": partial(AutoencoderConfig),
+    "vae": partial(VAEConfig),
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
-    "vq-vae": VQVAEConfig,
+    "vq-vae": partial(VQVAEConfig),
     "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),
 }

@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 
 from . import functional as F
+from .base import BaseAutoencoder
 from .data import ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN, expand
 from .hub import from_pretrained
 from .machine import keep_freed_memory
-from .models import VAE, VQVAE, Autoencoder, BaseAutoencoder
-from .priors import StandardNormal
 from .sources import DataError
 from .sprites import FACTORS, Sprites
 
-ACTIVE = 0.01  # Burda et al. 2016 (arXiv:1509.00519): a unit is active if Var_x[μ(x)] exceeds this
 SAMPLES = 10  # of z for −log p(x), unless told otherwise: a quick look
 LARGEST_BATCH = 2**20  # numbers in a batch of images
 TELLING = 0.25  # the share of a factor that the latent called after it tells at least
@@ -48,45 +46,41 @@ def evaluate(
     from torchmetrics.image import StructuralSimilarityIndexMeasure
 
     model.eval()
+    latents = model.bottleneck
     ssim: Any = StructuralSimilarityIndexMeasure(data_range=1.0).to(model.device)
     large_enough = min(model.config.size) >= 11  # for the window of SSIM
-    elbo, nll, psnr = [], [], []
-    sums: defaultdict[str, float] = defaultdict(float)
     # Noise apart from that of the data, which must not depend on the family or on `samples`.
     noise = torch.Generator().manual_seed(seed + 1)
+    found: defaultdict[str, list[Tensor]] = defaultdict(list)
     for x in batches(model, images, seed):
-        state = noise.get_state()
-        for name, value in model(x, noise).metrics.items():
-            sums[name] += value.item() * len(x)
-        if not isinstance(model, Autoencoder):
-            noise.set_state(state)  # the same z: elbo is −(reconstruction + kl)
-            elbo.append(model.elbo(x, noise))
-        if isinstance(model, VAE) and samples:
-            nll.append(-model.log_likelihood(x, samples, noise))
-        x_hat = model.reconstruct(x)
-        psnr.append(F.psnr(x, x_hat))
+        posterior = model.infer(x)
+        measured = model.score(x, posterior, noise)
+        for name in ("nll", "rate"):
+            found[name].append(getattr(measured, name))
+        if samples and latents.density:
+            found["bound"].append(-model.importance_bound(x, posterior, samples, noise))
+        found["tally"].append(latents.tally(posterior))
+        x_hat = model.decode(latents.quantize(posterior.mode()))
+        found["psnr"].append(F.psnr(x, x_hat))
         if large_enough:
             ssim.update(x_hat, x)
 
     n, dims, likelihood = len(images), model.config.dims, model.likelihood
+    nll, rate = torch.cat(found["nll"]), torch.cat(found["rate"])
     results: dict[str, Any] = {}
-    if elbo:
-        results["elbo"], results["elbo_se"] = _mean_and_error(torch.cat(elbo))
+    if latents.random:
+        results["elbo"], results["elbo_se"] = _mean_and_error(-nll - rate)
         results["bits_per_dim"] = likelihood.bits_per_dim(-results["elbo"], dims)
-    results["reconstruction"] = sums["reconstruction"] / n
-    if isinstance(model, VAE):
-        # The loss has that to N(0, I); under another prior it is what the ELBO leaves for it.
-        exact = isinstance(model.prior, StandardNormal)
-        results["kl"] = sums["kl"] / n if exact else -results["elbo"] - results["reconstruction"]
-    if nll:
-        results["nll"], results["nll_se"] = _mean_and_error(torch.cat(nll))
+    results["reconstruction"], _ = _mean_and_error(nll)
+    if bound := found["bound"]:
+        results["nll"], results["nll_se"] = _mean_and_error(torch.cat(bound))
         results["nll_bits_per_dim"] = likelihood.bits_per_dim(results["nll"], dims)
         results["samples"] = samples
-    results |= latent_metrics(model, images, seed)
-    results["psnr"], _ = _mean_and_error(torch.cat(psnr))
+    results |= latents.summary(found["tally"], rate)
+    results["psnr"], _ = _mean_and_error(torch.cat(found["psnr"]))
     if large_enough:
         results["ssim"] = float(ssim.compute())
-    if images.factors is not None and not isinstance(model, VQVAE):
+    if images.factors is not None and len(model.latent_shape) == 1:
         results |= disentanglement(model, seed)
     return results | {
         "images": n,
@@ -96,19 +90,12 @@ def evaluate(
     }
 
 
+@torch.inference_mode()
 def latent_metrics(model: BaseAutoencoder, images: ImageSet, seed: int) -> dict[str, Any]:
-    """What the latents of a whole set say: active units, or perplexity and use of the codebook."""
-    if isinstance(model, VQVAE):
-        counts = sum(model.bottleneck.counts(model.codes(x)) for x in batches(model, images, seed))
-        assert isinstance(counts, Tensor)
-        return {
-            "perplexity": F.perplexity(counts).item(),
-            "codebook_usage": (counts > 0).double().mean().item(),
-        }
-    if isinstance(model, VAE):
-        z = torch.cat([model.encode(x) for x in batches(model, images, seed)])
-        return {"active_units": int((z.var(dim=0) > ACTIVE).sum())}
-    return {}
+    """What the latents of a set say, without the rest: active units, or perplexity and usage."""
+    latents = model.bottleneck
+    found = [latents.tally(model.infer(x)) for x in batches(model, images, seed)]
+    return latents.summary(found)
 
 
 def disentanglement(model: BaseAutoencoder, seed: int) -> dict[str, float]:

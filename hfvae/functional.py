@@ -32,8 +32,10 @@ class Shard(torch.Generator):
     world: int = 1
 
 
-def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """ε ~ N(0, I) in float32, on the device of `like`.
+def noise(
+    shape: Sequence[int], like: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """ε ~ N(0, I) in float32, on the device of `like`, or on the CPU.
 
     A generator keeps its own device, so one CPU seed gives the same noise on every device.
     """
@@ -42,11 +44,11 @@ def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None 
 
 def uniform(
     shape: Sequence[int],
-    like: Tensor,
+    like: Tensor | None = None,
     generator: torch.Generator | None = None,
     rows: bool = True,
 ) -> Tensor:
-    """U[0, 1) in float32, on the device of `like`; see `noise`.
+    """U[0, 1) in float32, on the device of `like`, or on the CPU; see `noise`.
 
     Without `rows`, the shape is not that of a batch, and all processes get the same numbers.
     """
@@ -56,17 +58,18 @@ def uniform(
 def _draw(
     kind: Callable[..., Tensor],
     shape: Sequence[int],
-    like: Tensor,
+    like: Tensor | None,
     generator: Any,
     by_rows: bool = True,
 ) -> Tensor:
-    device = generator.device if generator is not None else like.device
+    target = torch.device("cpu") if like is None else like.device
+    device = target if generator is None else generator.device
     rank, world = 0, 1
     if by_rows and isinstance(generator, Shard):
         rank, world = generator.rank, generator.world
     rows, *rest = shape
     drawn = kind((rows * world, *rest), generator=generator, device=device)
-    return drawn[rank::world].to(like.device)
+    return drawn[rank::world].to(target)
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -257,3 +260,9 @@ def uniform_codes_nll(codes: Tensor, codebook_size: int) -> Tensor:
 def categorical_nll(codes: Tensor, logits: Tensor) -> Tensor:
     """−Σ_t log p(code_t), int64 (B, T) and (B, T, K) -> (B,) in nats."""
     return per_image(nn.cross_entropy(logits.transpose(1, 2), codes, reduction="none"))
+
+
+def inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
+    """Draws from probabilities (..., K) by uniform numbers (..., m): int64 (..., m)."""
+    cdf = p.cumsum(-1)
+    return torch.searchsorted(cdf, u * cdf[..., -1:], right=True).clamp(max=p.shape[-1] - 1)

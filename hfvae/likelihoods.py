@@ -18,6 +18,7 @@ class Likelihood(nn.Module, ABC):
 
     params: int = 1
     levels: int | None = None  # 8-bit levels that a density must be rescaled by for bits/dim
+    guess: int = 8  # bits/dim of guessing every pixel
 
     @abstractmethod
     def nll(self, x: Tensor, params: Tensor) -> Tensor:
@@ -38,6 +39,10 @@ class Likelihood(nn.Module, ABC):
     def check(self, x: Tensor) -> None:
         """Raise ValueError where log p(x) would mean nothing for these pixels."""
 
+    def advice(self) -> dict[str, str]:
+        """What is wrong with what was learned and what to change, in words."""
+        return {}
+
     def bits_per_dim(self, nll: float, dims: int) -> float:
         """Bits per pixel and channel of 8-bit data, for a mean −log p(x) in nats."""
         bits = F.bits_per_dim(nll, dims)
@@ -46,6 +51,8 @@ class Likelihood(nn.Module, ABC):
 
 class Bernoulli(Likelihood):
     """Pixels that are 0 or 1. Grey ones are binarized first: drawn with their value as chance."""
+
+    guess = 1
 
     def nll(self, x: Tensor, params: Tensor) -> Tensor:
         return F.bernoulli_nll(x, params)
@@ -88,6 +95,14 @@ class Scaled(Likelihood):
             return torch.full((), self.fixed, dtype=params.dtype, device=params.device)
         # In the precision of params, which is float32 at least: exp of this overflows in half.
         return self.log_floor + nn.functional.softplus(self.raw_scale.to(params.dtype))
+
+    def advice(self) -> dict[str, str]:
+        if self.fixed is not None or (self.log_scale(self.raw_scale) - self.log_floor).max() >= 0.1:
+            return {}
+        return {
+            "scale": "the likelihood's scale has shrunk to its floor: pixels are fitted all but "
+            "exactly and the KL weighs next to nothing; --model beta-vae fixes the scale"
+        }
 
 
 class Gaussian(Scaled):

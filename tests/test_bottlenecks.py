@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
+from hfvae.bottlenecks import FiniteScalarQuantizer, VectorQuantizer
 
 from hfvae import VQVAE, VQVAEConfig
 from hfvae import functional as F
-from hfvae.bottlenecks import FiniteScalarQuantizer, VectorQuantizer
 from hfvae.configs import fsq_levels
 
 

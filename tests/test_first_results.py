@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hfvae.budget import Budget, batch_size
 from PIL import Image
 
 import hfvae
 from hfvae import budget, report, training
-from hfvae.budget import Budget, batch_size
 from hfvae.data import ImageSet
 from hfvae.machine import threads_left
 from train import from_scratch

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 import trackio
+from hfvae.budget import Budget
 from PIL import Image
 from safetensors.torch import load_file
 from trackio.sqlite_storage import SQLiteStorage
 
 import hfvae
 from hfvae import checkpoint, data, evaluate, training
-from hfvae.budget import Budget
 from hfvae.disentanglement import factor_vae_score
 from hfvae.priors import GaussianMixture
 from hfvae.report import advice

@@ -1,91 +1,68 @@
-"""Between encoder and decoder: h -> a latent, and what that latent costs.
-
-This is all in which the families differ. With `x -> h -> z -> p(x|z)` every one of them minimises
-
-    −log p(x|z) + penalty(z)        summed over the image, averaged over the batch, in nats
-"""
+"""The VQ-VAE's latents: a grid of codes, each naming a vector that the decoder sees."""
 
 import math
-from abc import ABC, abstractmethod
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from . import functional as F
+from .. import functional as F
+from ..priors import Prior
+from .base import Latents, Posterior, check_dim
+
+PATCHWORK = 0.6  # of what codes cost one by one: a prior that charges more knows no whole images
 
 
-class Latent(NamedTuple):
-    """z for the decoder, its (B,) penalty in nats, and unweighted per-image means to report."""
+@dataclass
+class CodesPosterior(Posterior):
+    """q(z|x) certain of its codes, so nothing is drawn and its entropy is zero.
 
-    z: Tensor
-    penalty: Tensor
-    metrics: dict[str, Tensor]
-
-
-class Bottleneck(nn.Module, ABC):
-    """Takes (B, in_features[, h, w]) from the encoder."""
-
-    in_features: int
-
-    @abstractmethod
-    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Latent:
-        """The latent of training, noise included."""
-
-    @abstractmethod
-    def mode(self, h: Tensor) -> Tensor:
-        """The latent without noise, before any rounding: where interpolation happens."""
-
-    def quantize(self, z: Tensor) -> Tensor:
-        """The nearest latent that the decoder takes; any will do where latents are continuous."""
-        return z
-
-
-class Deterministic(Bottleneck):
-    """The autoencoder's: z = h, free of charge, so nothing keeps the codes together."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.in_features = dim
-
-    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Latent:
-        return Latent(h, h.new_zeros(len(h)), {})
-
-    def mode(self, h: Tensor) -> Tensor:
-        return h
-
-
-class Gaussian(Bottleneck):
-    """q(z|x) = N(μ, σ²), drawn by reparameterization and charged β·KL(q(z|x) ‖ N(0, I)).
-
-    β = 1 gives the negative ELBO (Kingma & Welling 2014, eq. 3); β > 1 trades reconstruction for
-    independent latents (Higgins et al. 2017). `beta` may be changed during training: a warm-up.
+    Attributes:
+        h: what the encoder gave, (B, channels, h, w).
+        codes: int64 (B, h, w).
+        z: the vectors of the codes, through which gradients pass to h.
+        terms: of the penalty, (B,) each, with their weights.
+        perplexity: of the codes of this batch.
     """
 
-    def __init__(self, dim: int, beta: float) -> None:
-        super().__init__()
-        self.in_features = 2 * dim
-        self.beta = beta
+    h: Tensor
+    codes: Tensor
+    z: Tensor
+    perplexity: Tensor
+    terms: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
 
-    def posterior(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2·dim) -> μ and log σ², each (B, dim)."""
-        mu, logvar = h.chunk(2, dim=1)
-        return mu, logvar.clamp(-20, 20)  # one wild step must not overflow exp
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.z
 
-    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Latent:
-        mu, logvar = self.posterior(h)
-        z = F.reparameterize(mu, logvar, generator)
-        kl = F.gaussian_kl(mu, logvar)
-        return Latent(z, self.beta * kl, {"kl": kl.mean()})
+    def mode(self) -> Tensor:
+        return self.h
 
-    def mode(self, h: Tensor) -> Tensor:
-        return self.posterior(h)[0]
+    def rate(self, z: Tensor, prior: Prior) -> Tensor:
+        """−log p(codes); no gradient goes to the encoder, since codes are whole numbers."""
+        return prior.nll(self.codes)
+
+    def penalty(self) -> Tensor | float:
+        return sum((weight * term for weight, term in self.terms.values() if weight), 0.0)
+
+    def metrics(self, rate: Tensor) -> dict[str, Tensor]:
+        terms = {name: term.mean() for name, (_, term) in self.terms.items()}
+        return terms | {"perplexity": self.perplexity}
+
+    def events(self, times: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        return self.codes  # certain: once says it all
 
 
-class Discrete(Bottleneck):
+class Codes(Latents):
     """A grid of codes: (B, in_features, h, w) <-> int64 (B, h, w) in [0, codebook_size)."""
 
     codebook_size: int
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.shape[1:]
 
     @abstractmethod
     def codes(self, h: Tensor) -> Tensor:
@@ -95,11 +72,62 @@ class Discrete(Bottleneck):
     def lookup(self, codes: Tensor) -> Tensor:
         """int64 (B, h, w) -> (B, in_features, h, w)."""
 
-    def mode(self, h: Tensor) -> Tensor:
-        return h
-
     def quantize(self, z: Tensor) -> Tensor:
         return self.lookup(self.codes(z))
+
+    def replace(self, mode: Tensor, dim: int, values: Sequence[float] | Tensor) -> Tensor:
+        """Of the code grid, the cell `dim`, counted row by row, set to each of the codes."""
+        asked = torch.as_tensor(values)
+        if (asked != asked.round()).any():
+            raise ValueError("values must be codes, which are whole numbers")
+        codes = self.codes(mode)
+        check_dim(dim, codes[0].numel())
+        codes = codes.repeat(len(values), 1, 1)
+        codes.flatten(1)[:, dim] = asked.to(codes)
+        self.check(codes)
+        return self.lookup(codes)
+
+    def check(self, codes: Tensor) -> None:
+        """Raise unless codes are whole numbers (B, h, w) of the codebook."""
+        if codes.is_floating_point():
+            raise TypeError(f"codes are integers, not {codes.dtype}")
+        if codes.shape[1:] != self.event_shape:
+            raise ValueError(
+                f"expected codes of shape (B, {', '.join(map(str, self.event_shape))}), "
+                f"got {tuple(codes.shape)}"
+            )
+        if codes.numel() and not 0 <= codes.min() <= codes.max() < self.codebook_size:
+            raise ValueError(f"codes must be from 0 to {self.codebook_size - 1}")
+
+    def tally(self, posterior: Posterior) -> Tensor:
+        """How often each code occurs, (codebook_size,)."""
+        return self.counts(posterior.events()).cpu()
+
+    def summary(self, tallies: Sequence[Tensor], rate: Tensor | None = None) -> dict[str, Any]:
+        counts = torch.stack(list(tallies)).sum(0)
+        return {
+            "perplexity": F.perplexity(counts).item(),
+            "codebook_usage": (counts > 0).double().mean().item(),
+        }
+
+    def advice(self, results: dict[str, Any]) -> dict[str, str]:
+        found, used = {}, results.get("perplexity", self.codebook_size)
+        if used < self.codebook_size / 10:
+            found["codes"] = (
+                f"the codes are used like {used:.0f} of {self.codebook_size}: use a smaller "
+                "--codebook_size, --model fsq-vae, or more --max_train_minutes"
+            )
+        if "elbo" in results:
+            rate = -results["elbo"] - results["reconstruction"]
+            apart = math.prod(self.event_shape) * math.log(used)
+            if rate > PATCHWORK * apart:
+                found["prior"] = (
+                    f"its prior has hardly begun: the codes of an image cost {rate:.0f} nats under "
+                    f"it, and {apart:.0f} if each came without regard to the others, so new images "
+                    "will be patchwork; give it more --max_train_minutes or a larger "
+                    "--prior_fraction"
+                )
+        return found
 
     def counts(self, codes: Tensor) -> Tensor:
         """How often each code occurs, (codebook_size,)."""
@@ -109,7 +137,7 @@ class Discrete(Bottleneck):
         return torch.zeros(self.codebook_size, device=flat.device).index_add_(0, flat, ones)
 
 
-class VectorQuantizer(Discrete):
+class VectorQuantizer(Codes):
     """z is the nearest vector of a codebook; the gradient skips the rounding.
 
     van den Oord et al. 2017 (arXiv:1711.00937). The penalty is the commitment term and, unless the
@@ -122,10 +150,16 @@ class VectorQuantizer(Discrete):
     ema_sums: Tensor
 
     def __init__(
-        self, dim: int, codebook_size: int, commitment: float, ema_decay: float = 0.99
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        codebook_size: int,
+        commitment: float,
+        ema_decay: float = 0.99,
     ) -> None:
         super().__init__()
         self.in_features = dim
+        self.shape = (dim, *grid)
         self.codebook_size = codebook_size
         self.commitment = commitment
         self.ema_decay = ema_decay
@@ -145,25 +179,21 @@ class VectorQuantizer(Discrete):
     def lookup(self, codes: Tensor) -> Tensor:
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
 
-    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Latent:
+    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Posterior:
         codes = self.codes(h)
         z_q = self.lookup(codes)
-        commitment, codebook = F.commitment_term(h, z_q), F.codebook_term(h, z_q)
-        penalty = self.commitment * commitment
-        if not self.ema_decay:
-            penalty = penalty + codebook
-        z = F.straight_through(h, z_q)
-        if self.training:  # the codebook is one, and follows what all processes see
-            h, codes = everyones(h.detach()), everyones(codes)
-        counts = self.counts(codes)
-        if self.training:
-            self.update(h, codes, counts, generator)
-        metrics = {
-            "commitment": commitment.mean(),
-            "codebook": codebook.mean(),
-            "perplexity": F.perplexity(counts),
+        terms = {
+            "commitment": (self.commitment, F.commitment_term(h, z_q)),
+            "codebook": (0.0 if self.ema_decay else 1.0, F.codebook_term(h, z_q)),
         }
-        return Latent(z, penalty, metrics)
+        z = F.straight_through(h, z_q)
+        seen, of_all = h, codes
+        if self.training:  # the codebook is one, and follows what all processes see
+            seen, of_all = all_gather(h.detach()), all_gather(codes)
+        counts = self.counts(of_all)
+        if self.training:
+            self.update(seen, of_all, counts, generator)
+        return CodesPosterior(h, codes, z, F.perplexity(counts), terms)
 
     @torch.no_grad()
     def update(
@@ -196,7 +226,7 @@ class VectorQuantizer(Discrete):
             self.ema_sums.copy_(sums)
 
 
-class FiniteScalarQuantizer(Discrete):
+class FiniteScalarQuantizer(Codes):
     """Every channel rounded to a few levels; their combinations are the codes.
 
     There is no codebook to collapse, and no penalty. Mentzer et al. 2024 (arXiv:2309.15505).
@@ -205,9 +235,10 @@ class FiniteScalarQuantizer(Discrete):
     levels: Tensor
     places: Tensor
 
-    def __init__(self, levels: tuple[int, ...]) -> None:
+    def __init__(self, levels: tuple[int, ...], grid: tuple[int, int]) -> None:
         super().__init__()
         self.in_features = len(levels)
+        self.shape = (len(levels), *grid)
         # Constants, not weights: no file holds them, so none can hold others. On the CPU even when
         # a model is built without memory, because nothing will be loaded into them.
         constant = torch.tensor(levels, device="cpu")
@@ -227,13 +258,13 @@ class FiniteScalarQuantizer(Discrete):
         index = codes[..., None] // self.places % self.levels
         return F.level_values(index, self.levels).movedim(-1, 1)
 
-    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Latent:
+    def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Posterior:
         z, index = self.digits(h)
         codes = (index * self.places).sum(-1)
-        return Latent(z, h.new_zeros(len(h)), {"perplexity": F.perplexity(self.counts(codes))})
+        return CodesPosterior(h, codes, z, F.perplexity(self.counts(codes)))
 
 
-def everyones(x: Tensor) -> Tensor:
+def all_gather(x: Tensor) -> Tensor:
     """The rows of all processes, (B·world, ...), in the order of the whole batch; see `F.Shard`."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return x

@@ -1,112 +1,27 @@
-"""p(z): what latents cost before an image is seen, and where new images come from."""
+"""Priors over grids of codes."""
 
-import warnings
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from . import functional as F
-
-
-class Prior(nn.Module, ABC):
-    """A distribution over latents: vectors (B, dim), or codes int64 (B, h, w)."""
-
-    @abstractmethod
-    def nll(self, z: Tensor) -> Tensor:
-        """−log p(z): (B, ...) -> (B,) in nats."""
-
-    @abstractmethod
-    def sample(
-        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """n draws. Temperature multiplies standard deviations or divides logits; 0 is the mode."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.nll(z)
-
-
-class StandardNormal(Prior):
-    """p(z) = N(0, I)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def nll(self, z: Tensor) -> Tensor:
-        return F.standard_normal_nll(z)
-
-    def sample(
-        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return temperature * F.noise((n, self.dim), torch.empty(0), generator)
-
-
-class GaussianMixture(Prior):
-    """p(z) = Σ_k π_k N(m_k, L_k L_kᵀ), fitted to latents after training; N(0, I) until then.
-
-    What gives a plain autoencoder something to draw from (Ghosh et al. 2020, arXiv:1903.12436).
-    """
-
-    weights: Tensor
-    means: Tensor
-    cholesky: Tensor
-    fitted: Tensor
-
-    def __init__(self, components: int, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("fitted", torch.tensor(False))
-        self.register_buffer("weights", torch.full((components,), 1 / components))
-        self.register_buffer("means", torch.zeros(components, dim))
-        self.register_buffer("cholesky", torch.zeros(components, dim, dim))
-        self.cholesky.diagonal(dim1=1, dim2=2).fill_(1)
-
-    def fit(self, z: Tensor, seed: int = 0) -> None:
-        """Expectation maximization by scikit-learn on latents (N, dim)."""
-        from sklearn.mixture import GaussianMixture as Fit
-
-        floor = max(1e-4 * float(z.var()), 1e-6)
-        fit = Fit(len(self.weights), random_state=seed, reg_covar=floor)
-        fit.fit(z.cpu().double().numpy())
-        self.weights.copy_(torch.from_numpy(fit.weights_))
-        self.means.copy_(torch.from_numpy(fit.means_))
-        self.cholesky.copy_(torch.linalg.cholesky(torch.from_numpy(fit.covariances_)))
-        self.fitted.fill_(True)
-
-    def nll(self, z: Tensor) -> Tensor:
-        # In float32 whatever is stored: triangular solves know no half precision.
-        weights, means, cholesky = (t.float() for t in (self.weights, self.means, self.cholesky))
-        normals = MultivariateNormal(means, scale_tril=cholesky, validate_args=False)
-        mixture = MixtureSameFamily(Categorical(weights), normals, validate_args=False)
-        return -mixture.log_prob(z.float())
-
-    def sample(
-        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        if not self.fitted:
-            warnings.warn(
-                "this mixture was fitted to no latents yet, so its draws are those of N(0, I): "
-                "model.prior.fit(z) fits it, and train.py does so",
-                stacklevel=2,
-            )
-        u = F.uniform((n, 1), self.means, generator)
-        eps = F.noise((n, self.means.shape[1]), self.means, generator)
-        component = _inverse_cdf(self.weights.float(), u)[:, 0]
-        if temperature == 0:
-            component = self.nll(self.means).argmin().expand(n)
-        spread = torch.einsum("nij,nj->ni", self.cholesky[component].float(), eps)
-        return self.means[component] + temperature * spread
+from .. import functional as F
+from .base import Prior
 
 
 class Uniform(Prior):
     """Every grid of codes alike: T·log K nats. What a VQ-VAE is trained with."""
 
+    words = "uniformly random codes, since no prior was trained"
+
     def __init__(self, codebook_size: int, grid: tuple[int, ...]) -> None:
         super().__init__()
         self.codebook_size = codebook_size
         self.grid = grid
+
+    @classmethod
+    def of(cls, config: Any, shape: tuple[int, ...]) -> "Uniform":
+        return cls(config.codebook_size, shape)
 
     def nll(self, z: Tensor) -> Tensor:
         return F.uniform_codes_nll(z, self.codebook_size)
@@ -114,7 +29,7 @@ class Uniform(Prior):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        u = F.uniform((n, *self.grid), torch.empty(0), generator)
+        u = F.uniform((n, *self.grid), generator=generator)
         codes = (u.double() * self.codebook_size).long()
         return codes if temperature else torch.zeros_like(codes)  # all are modes: take the first
 
@@ -124,6 +39,9 @@ class Autoregressive(Prior):
 
     The second stage of van den Oord et al. 2017, section 4.2, with attention for their PixelCNN.
     """
+
+    later = True
+    words = "codes that its transformer prior drew"
 
     def __init__(self, codebook_size: int, grid: tuple[int, ...], width: int, layers: int) -> None:
         super().__init__()
@@ -138,6 +56,10 @@ class Autoregressive(Prior):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, codebook_size)
 
+    @classmethod
+    def of(cls, config: Any, shape: tuple[int, ...]) -> "Autoregressive":
+        return cls(config.codebook_size, shape, config.prior_width, config.prior_layers)
+
     def logits(self, codes: Tensor) -> Tensor:
         """int64 (B, T) -> (B, T, K): for every place, given the codes before it."""
         before = self.embedding(codes[:, :-1])
@@ -147,7 +69,7 @@ class Autoregressive(Prior):
         return self.head(self.norm(h))
 
     def nll(self, z: Tensor) -> Tensor:
-        codes = z.flatten(1)
+        codes = z.flatten(1).long()
         return F.categorical_nll(codes, self.logits(codes).float())
 
     @torch.no_grad()
@@ -172,7 +94,7 @@ class Autoregressive(Prior):
             if temperature == 0:
                 code = logits.argmax(-1)
             else:
-                code = _inverse_cdf(torch.softmax(logits / temperature, -1), u[:, t : t + 1])[:, 0]
+                code = F.inverse_cdf(torch.softmax(logits / temperature, -1), u[:, t : t + 1])[:, 0]
             codes.append(code)
             h = self.embedding(code)[:, None]
         return torch.stack(codes, dim=1)
@@ -215,22 +137,3 @@ class TransformerLayer(nn.Module):
     def _rest(self, h: Tensor, attended: Tensor) -> Tensor:
         h = h + self.out(attended.transpose(1, 2).flatten(2))
         return h + self.mlp(self.norm2(h))
-
-
-def _inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
-    """Draws from probabilities (..., K) by uniform numbers (..., m): int64 (..., m)."""
-    cdf = p.cumsum(-1)
-    return torch.searchsorted(cdf, u * cdf[..., -1:], right=True).clamp(max=p.shape[-1] - 1)
-
-
-def make_prior(config: Any, grid: tuple[int, ...] = ()) -> Any:
-    """The prior that a config names; codes have a grid (h, w)."""
-    if config.prior == "standard-normal":
-        return StandardNormal(config.latent_dim)
-    if config.prior == "mixture":
-        return GaussianMixture(config.prior_components, config.latent_dim)
-    if config.prior == "uniform":
-        return Uniform(config.codebook_size, grid)
-    if config.prior == "autoregressive":
-        return Autoregressive(config.codebook_size, grid, config.prior_width, config.prior_layers)
-    return None

@@ -1,0 +1,70 @@
+"""What a prior has to say for itself."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Prior(nn.Module, ABC):
+    """A distribution over latents: vectors (B, dim), or codes int64 (B, h, w).
+
+    One that has parameters and is of a later stage is trained on −log p(z); one without is fitted.
+
+    Attributes:
+        later: whether it is fitted or trained after the model, and plays no part before.
+        samples: whether there is something to draw from.
+        words: what new images are, for the card: "draws of the prior p(z) = N(0, I)".
+    """
+
+    later: ClassVar[bool] = False
+    samples: ClassVar[bool] = True
+    words: ClassVar[str] = "draws of its prior"
+
+    @classmethod
+    @abstractmethod
+    def of(cls, config: Any, shape: tuple[int, ...]) -> "Prior":
+        """The prior of a config, over latents or codes (B, *shape)."""
+
+    @abstractmethod
+    def nll(self, z: Tensor) -> Tensor:
+        """−log p(z): (B, ...) -> (B,) in nats."""
+
+    @abstractmethod
+    def sample(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """n draws. Temperature multiplies standard deviations or divides logits; 0 is the mode."""
+
+    def gaussian_kl(self, mu: Tensor, logvar: Tensor) -> Tensor | None:
+        """KL(N(μ, σ²) ‖ p), (B,) in nats, where it has a closed form."""
+        return None
+
+    def fit(self, z: Tensor, seed: int = 0) -> None:
+        """Fit one that has no parameters to latents (N, ...), however few they are."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.nll(z)
+
+
+class NoPrior(Prior):
+    """What a new autoencoder has: nothing says where its codes lie."""
+
+    samples = False
+    words = "nothing: this model has no prior and cannot sample"
+
+    @classmethod
+    def of(cls, config: Any, shape: tuple[int, ...]) -> "NoPrior":
+        return cls()
+
+    def nll(self, z: Tensor) -> Tensor:
+        raise ValueError("there is no prior over these latents, so they have no probability")
+
+    def sample(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        raise ValueError(
+            "this model has no prior over its latents, so there is nothing to draw from: its "
+            "latent space has gaps that decode to no image"
+        )

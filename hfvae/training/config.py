@@ -1,0 +1,269 @@
+"""What can be said of a training: one frozen dataclass, and the flags that follow from it."""
+
+import argparse
+import dataclasses
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..configs import PRESETS, PRIORS, Check, one_of, optional, real, whole
+from ..errors import expand
+from ..sources import dataset_name
+
+DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
+TRACKERS = ("none", "trackio", "tensorboard", "wandb")
+
+
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise TypeError(f"{name} takes words, not {value!r:.80}")
+    return str(value)
+
+
+def switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r:.80}")
+    return value
+
+
+def folder(name: str, value: Any) -> Path:
+    return expand(text(name, value))
+
+
+def resolution(name: str, value: Any) -> tuple[int, int]:
+    """N, "NxM" or (N, M) -> (height, width)."""
+    if isinstance(value, str):
+        height, _, width = value.lower().partition("x")
+        if not (height.isdecimal() and (width or height).isdecimal()):
+            raise ValueError(f"{name} is neither N nor HxW: {value!r:.80}")
+        value = int(height), int(width or height)
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(sides) != 2:
+        raise ValueError(f"{name} is neither N nor HxW: {value!r:.80}")
+    height, width = (whole(8, 4096)(name, side) for side in sides)
+    return height, width
+
+
+def widths(name: str, value: Any) -> tuple[int, ...]:
+    """32,64,128 or a list of numbers."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"\d+(,\d+)*", value):
+            raise ValueError(f"{name} takes a list like 32,64,128, not {value!r:.80}")
+        value = map(int, value.split(","))
+    return tuple(whole(1, 4096)(name, width) for width in value)
+
+
+def licence_name(name: str, value: Any) -> str:
+    if not re.fullmatch(r"[a-z0-9.-]+", text(name, value)):
+        raise ValueError(f"{name} takes a name such as cc-by-4.0, not {value!r:.80}")
+    return value
+
+
+MOST = 2**53  # whole numbers that JSON keeps
+COUNT = whole(1, MOST)
+POSITIVE = real(1e-12, 1e12)
+
+
+def flag(
+    default: Any, check: Check, words: str = "", *, decides: bool = True, kind: Any = str
+) -> Any:
+    """A field of TrainConfig.
+
+    Args:
+        default: None where something else decides.
+        check: (name, value) -> the value as it is kept, or an exception.
+        words: for --help.
+        decides: whether the weights depend on it, so that a resumed run must have the same.
+        kind: what an argument on the command line becomes.
+    """
+    check = optional(check) if default is None else check
+    metadata = {"check": check, "help": words, "decides": decides, "kind": kind}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All that train.py can be told; its flags are these fields. See `python train.py --help`.
+
+    Raises:
+        TypeError, ValueError: a value is not of its kind or out of bounds, or two do not go
+            together; the message starts with the field's name.
+    """
+
+    model: str | None = flag(None, one_of(*PRESETS), f"{', '.join(PRESETS)}; default: vae")
+    model_name_or_path: str | None = flag(None, text, "fine-tune this model: a folder or a Hub id")
+    dataset: str = flag("sprites", text, "name, folder, parquet file or Hub id")
+    image_column: str | None = flag(
+        None, text, "the column with the images, if the data set has several"
+    )
+    data_dir: Path | None = flag(None, folder, "where torchvision's data are or go", decides=False)
+    streaming: bool = flag(False, switch, "never store a Hub data set, only its pixels")
+    max_train_samples: int | None = flag(None, COUNT, "take only the first images", kind=int)
+    resolution: Any = flag(None, resolution, "N or HxW; the images' own if they agree, else 64")
+    channels: int | None = flag(
+        None, whole(1, 256), "1 grey, 3 colour; found by looking if not given", kind=int
+    )
+    random_flip: bool = flag(False, switch, "mirror images at random")
+    widths: Any = flag(None, widths, "channels after each halving of the image: 32,64,128")
+    latent_dim: int | None = flag(None, whole(1, 65536), "how many numbers a latent has", kind=int)
+    beta: float | None = flag(None, real(0, 1e6), "weight of the KL, in nats per image", kind=float)
+    beta_start: float | None = flag(
+        None, POSITIVE, "a larger beta to start from: latents part better", kind=float
+    )
+    prior: str | None = flag(
+        None, one_of(*(n for n in PRIORS if n != "none")),
+        "where new images come from; default: a mixture fitted to the latents of a vae or "
+        "autoencoder, a transformer trained on codes",
+    )  # fmt: skip
+    prior_components: int | None = flag(
+        None, whole(1, 1000), "how many Gaussians a mixture has; default: 10", kind=int
+    )
+    codebook_size: int | None = flag(
+        None, whole(3, 65536), "how many codes, for vq-vae and fsq-vae", kind=int
+    )
+    prior_fraction: float = flag(
+        0.5, real(0, 0.999),
+        "share of the training of a prior that is trained after the model; default: 0.5",
+        kind=float,
+    )  # fmt: skip
+    likelihood: str | None = flag(
+        None, one_of("discretized-logistic", "gaussian", "bernoulli"),
+        "discretized-logistic, gaussian or bernoulli",
+    )  # fmt: skip
+    license: str | None = flag(
+        None, licence_name, "the images' licence, for the card, as the Hub writes it: cc-by-4.0",
+        decides=False,
+    )  # fmt: skip
+    output_dir: Path | None = flag(None, folder, "default: runs/<dataset>-<model>", decides=False)
+    overwrite_output_dir: bool = flag(False, switch, "replace a model that is there", decides=False)
+    seed: int = flag(0, whole(0, 2**32 - 1), "default: 0", kind=int)
+    train_batch_size: int | None = flag(
+        None, whole(2, MOST),  # BatchNorm compares images
+        "images a step, over all processes; default: 16 to 128, by their number and the time",
+        kind=int,
+    )  # fmt: skip
+    num_train_epochs: float | None = flag(None, POSITIVE, kind=float)
+    max_train_steps: int | None = flag(None, COUNT, f"default: {DEFAULT_STEPS}", kind=int)
+    max_train_minutes: float | None = flag(None, POSITIVE, kind=float)
+    learning_rate: float = flag(2e-3, real(1e-12, 1e30), "default: 0.002", kind=float)
+    lr_warmup_steps: int | None = flag(
+        None, whole(0, MOST), "default: 100, at most a tenth of the training", kind=int
+    )
+    kl_warmup_steps: int = flag(0, whole(0, MOST), "steps over which beta grows from 0", kind=int)
+    gradient_accumulation_steps: int = flag(1, COUNT, kind=int)
+    use_ema: bool = flag(False, switch, "save a moving average of the weights")
+    save_fp16: bool = flag(False, switch, "store the weights in half the bytes", decides=False)
+    mixed_precision: str | None = flag(
+        None, one_of("no", "bf16", "fp16"), "no, bf16 or fp16; default: bf16 where it is fast"
+    )
+    compile: bool = flag(False, switch, "torch.compile: worth it on a GPU", decides=False)
+    resume_from_checkpoint: str | None = flag(
+        None, text, "latest, or a checkpoint's folder: go on from there", decides=False
+    )
+    checkpointing_steps: int = flag(
+        500, whole(0, MOST), "steps between checkpoints; 0: none; default: 500",
+        decides=False, kind=int,
+    )  # fmt: skip
+    checkpoints_total_limit: int = flag(
+        2, COUNT, "how many are kept; default: 2", decides=False, kind=int
+    )
+    report_to: str = flag("none", one_of(*TRACKERS), ", ".join(TRACKERS), decides=False)
+    push_to_hub: bool = flag(False, switch, "publish the model when it is trained", decides=False)
+    hub_model_id: str | None = flag(
+        None, text, "owner/name; default: the name of the output folder", decides=False
+    )
+    hub_private_repo: bool = flag(False, switch, "make what is published private", decides=False)
+    space_id: str | None = flag(
+        None, text, "publish a demo of the model as this Space", decides=False
+    )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, f.metadata["check"](f.name, getattr(self, f.name)))
+        budgets = ("num_train_epochs", "max_train_steps", "max_train_minutes")
+        if len(given := [name for name in budgets if getattr(self, name) is not None]) > 1:
+            raise ValueError(f"{given[0]} does not go together with {' or '.join(given[1:])}")
+        for name in ("hub_model_id", "hub_private_repo"):
+            if getattr(self, name) and not (self.push_to_hub or self.space_id):
+                raise ValueError(f"{name} needs push_to_hub")
+        if self.beta_start and self.beta == 0:
+            raise ValueError("beta_start falls by factors to beta, which must be more than 0")
+        if self.prior_components and self.prior not in (None, "mixture"):
+            raise ValueError("prior_components needs prior mixture")
+
+    @property
+    def folder(self) -> Path:
+        """Where the model goes, once `model` is settled."""
+        return self.output_dir or Path("runs", f"{dataset_name(self.dataset)}-{self.model}")
+
+    def deciding(self) -> dict[str, Any]:
+        """The fields that the weights depend on, as JSON has them."""
+        fields = [f.name for f in dataclasses.fields(self) if f.metadata["decides"]]
+        return json.loads(json.dumps({name: getattr(self, name) for name in fields}))
+
+    def public(self) -> dict[str, Any]:
+        """All fields as JSON, without where things lie on this machine."""
+        return {f.name: without_folder(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def command(self) -> str:
+        """The command that makes the same model from scratch, without this machine's folders."""
+        words = ["python", "train.py"]
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if value == f.default or f.name in ("resume_from_checkpoint", "overwrite_output_dir"):
+                continue
+            words.append(f"--{f.name}")
+            if value is not True:
+                joined = "x" if f.name == "resolution" else ","
+                several = isinstance(value, tuple)
+                value = joined.join(map(str, value)) if several else without_folder(value)
+                words.append(str(value))
+        return shlex.join(words)
+
+
+def without_folder(value: Any) -> Any:
+    """What is published says nothing of where things lie on this machine."""
+    if not isinstance(value, (str, Path)):
+        return value
+    path = expand(value)
+    return path.name if path.is_absolute() or ".." in path.parts else str(value)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse(argv: list[str], description: str = "") -> TrainConfig:
+    """Flags as `TrainConfig`: every field is one, in underscores or hyphens.
+
+    Raises:
+        ValueError, TypeError: a flag that there is not, or a value that it does not take.
+    """
+    summary, _, details = description.partition("\n\n")
+    parser = _Parser(
+        prog="train.py", description=summary, epilog=details, argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    for f in dataclasses.fields(TrainConfig):
+        how: dict[str, Any] = {"help": f.metadata["help"]}
+        if isinstance(f.default, bool):
+            how["action"] = "store_true"
+        else:
+            how["type"] = f.metadata["kind"]
+        parser.add_argument(f"--{f.name}", **how)
+    # --max-train-steps is --max_train_steps.
+    parts = (word.partition("=") for word in argv)
+    given = parser.parse_args(
+        [
+            ("--" + name[2:].replace("-", "_") if name.startswith("--") else name) + equals + value
+            for name, equals, value in parts
+        ]
+    )
+    try:
+        return TrainConfig(**vars(given))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--{error}") from error

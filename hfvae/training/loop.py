@@ -1,0 +1,281 @@
+"""The training loop: never lost, on many devices.
+
+With a budget of steps or epochs, a run that was killed at any moment and resumed ends with the
+same weights as one that was not, bit for bit on a CPU; and several processes train what one would,
+because noise is drawn for the whole batch and every process takes its rows.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base import BaseAutoencoder
+from ..data import ImageSet
+from ..errors import expand
+from ..functional import Shard
+from ..machine import best_layout
+from . import checkpoint
+from .budget import SMALLEST_BATCH, Budget, batch_size, learning_rate
+from .checkpoint import State
+from .config import TrainConfig
+from .errors import TrainingError
+from .progress import Progress, StopOnInterrupt, no_number
+from .stages import Stage
+
+AGREE = 10  # steps after which processes agree on the time and on stopping
+APART = 10  # seconds at least between two looks at how training goes
+
+
+def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Every image once an epoch, in an order that the seed fixes, without end."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < size:
+            left = torch.cat([left, torch.randperm(n, generator=generator)])
+        yield left[:size]
+        left = left[size:]
+
+
+def moving_average(kept: Sequence[Tensor], new: Sequence[Tensor], updates: Tensor | int) -> None:
+    """kept ← γ kept + (1−γ) new, with a γ that grows to 0.999, so that the start is forgotten."""
+    decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
+    for old, value in zip(kept, new, strict=True):
+        old.lerp_(value, 1 - decay) if old.is_floating_point() else old.copy_(value)
+
+
+class Run:
+    """A training and all that it needs to go on later.
+
+    Args:
+        config: what was asked for.
+        model: what is trained.
+        images: what it is trained on.
+        budgets: of each stage.
+        batch_sizes: images a step of each stage, where that is settled.
+        accelerator: of accelerate.
+        folder: where checkpoints go.
+        resumed: a checkpoint to go on from.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: BaseAutoencoder,
+        images: ImageSet,
+        budgets: Mapping[str, Budget],
+        batch_sizes: Mapping[str, int],
+        accelerator: Any,
+        folder: Path,
+        resumed: State | None = None,
+    ) -> None:
+        self.config, self.accelerator, self.folder = config, accelerator, folder
+        self.images = images.resident(accelerator.device)
+        self.budgets, self.batch_sizes = budgets, dict(batch_sizes)
+        self.device = accelerator.device
+        self.processes = accelerator.num_processes
+        self.say = accelerator.print
+        self.noise = torch.Generator(self.device)
+        if self.processes > 1:
+            self.noise = Shard(self.device)
+            self.noise.rank, self.noise.world = accelerator.process_index, self.processes
+        self.noise.manual_seed(config.seed)
+        self.said: set[str] = set()  # what the watch has warned of
+        if self.processes > 1 and self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.layout = best_layout(model, self.device)
+        self.model = model.to(self.device).to(memory_format=self.layout)
+        self.resumed = resumed
+        if resumed is not None:
+            self.restore(resumed)
+
+    def restore(self, state: State) -> None:
+        """Put back everything but the optimizer and the average, which a stage makes itself."""
+        prior = state.numbers["prior"]
+        if prior != self.model.config.prior:
+            self.model.set_prior(prior)
+            self.model.to(memory_format=torch.contiguous_format)
+        self.model.load_state_dict(state.part("model"))
+        torch.set_rng_state(state.tensors["rng.torch"])
+        self.noise.set_state(state.tensors["rng.noise"])
+        self.batch_sizes = state.numbers["batch_sizes"]
+        for name, (step, spent) in state.numbers["budgets"].items():
+            self.budgets[name].step, self.budgets[name].spent = step, spent
+
+    def is_past(self, stage: str) -> bool:
+        """Whether the checkpoint that the run went on from is of a later stage."""
+        names = list(self.budgets)
+        resumed = self.resumed and self.resumed.numbers["stage"]
+        return bool(resumed) and names.index(resumed) > names.index(stage)
+
+    def save(self, stage: str, optimizer: Any, average: Any) -> None:
+        """Write a checkpoint; a full disk costs the checkpoint and not the training."""
+        if not self.accelerator.is_main_process or not self.config.checkpointing_steps:
+            return
+        step = sum(b.step for b in self.budgets.values())
+        if not all(t.isfinite().all() for t in self.model.state_dict().values()):
+            raise TrainingError(no_number(step))
+        tensors = {"rng.torch": torch.get_rng_state(), "rng.noise": self.noise.get_state()}
+        tensors |= checkpoint.named("model", self.model.state_dict())
+        tensors |= checkpoint.named("optimizer", checkpoint.moments(optimizer))
+        if average is not None:
+            tensors |= checkpoint.named("average", average.state_dict())
+        numbers = {
+            "stage": stage,
+            "prior": self.model.config.prior,
+            "budgets": {name: (b.step, b.spent) for name, b in self.budgets.items()},
+            "batch_sizes": self.batch_sizes,
+            "threads": torch.get_num_threads(),
+            "flags": self.config.deciding(),
+        }
+        try:
+            limit = self.config.checkpoints_total_limit
+            checkpoint.write(self.folder, step, State(tensors, numbers), limit)
+        except OSError as error:
+            self.say(f"no checkpoint at step {step}: {error}; training goes on")
+
+    def train(self, stage: Stage, stop: StopOnInterrupt) -> None:
+        """Train a stage until its budget is spent or Ctrl-C."""
+        config, accelerator, budget = self.config, self.accelerator, stage.budget
+        n, module, accumulated = stage.examples(), stage.module, config.gradient_accumulation_steps
+        raw, average = self.optimizer(stage)
+        prepared, optimizer = accelerator.prepare(
+            torch.compile(module) if config.compile else module, raw
+        )
+        prepared.train()
+        if stage.name not in self.batch_sizes:
+            self.batch_sizes[stage.name] = self.batch_by_trying(stage, n)
+        size = self.batch_sizes[stage.name]
+        progress = Progress(size * accumulated, accelerator, budget)
+        drawn = index_batches(n, size, config.seed)
+        for _ in range(budget.step * accumulated):
+            next(drawn)
+        start = time.perf_counter() - budget.spent
+        tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
+        if stage.name != "model" and not budget.step:
+            self.save(stage.name, raw, average)  # between the stages
+        while budget.progress < 1 and not stop.asked:
+            for _ in range(accumulated):
+                index = next(drawn)[accelerator.process_index :: accelerator.num_processes]
+                with accelerator.accumulate(prepared):
+                    loss, metrics = stage.loss(prepared, index)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(module.parameters(), 1.0)
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(config, budget)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            if average is not None:
+                average.update_parameters(module)
+            budget.step += 1
+            self.agree(budget, time.perf_counter() - start, stop)
+            done = stop.asked or budget.progress >= 1
+            progress.show(budget, metrics, last=done)
+            every = config.checkpointing_steps
+            if every and (budget.step % every == 0 or stop.asked) and budget.progress < 1:
+                self.average_statistics(module)
+                if average is not None:
+                    self.average_statistics(average.module)
+                self.save(stage.name, raw, average)
+            due = budget.progress >= tenth + 0.1 and budget.spent >= looked + APART
+            if due and not done and accelerator.is_main_process:
+                tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
+                stage.look(metrics)
+        progress.bar.close()
+        # accelerate's: no autocast from here on, and anew if the module is trained again.
+        for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            module.__dict__.pop(left, None)
+        trained = module if average is None else average.module
+        self.average_statistics(trained)
+        stage.finish(trained.eval())
+
+    def optimizer(self, stage: Stage) -> tuple[torch.optim.Optimizer, Any]:
+        """AdamW, and the moving average if there is one, as the checkpoint left them."""
+        average = None
+        if self.config.use_ema:
+            average = torch.optim.swa_utils.AveragedModel(
+                stage.module, multi_avg_fn=moving_average, use_buffers=True
+            )
+        raw = torch.optim.AdamW(
+            stage.module.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True
+        )
+        if self.resumed is not None and self.resumed.numbers["stage"] == stage.name:
+            checkpoint.set_moments(raw, self.resumed.part("optimizer"))
+            if average is not None:
+                average.load_state_dict(self.resumed.part("average"))
+        return raw, average
+
+    def batch_by_trying(self, stage: Stage, n: int) -> int:
+        """Images a step for so many minutes, by how long a few of them take here."""
+        trial, noise = copy.deepcopy(stage.module).train(), self.noise.get_state()
+        index = torch.arange(SMALLEST_BATCH) % n
+        for _ in range(2):  # the first time is not counted: it also sets up the second
+            start = time.perf_counter()
+            with self.accelerator.autocast():
+                loss = stage.loss(trial, index)[0]
+            loss.backward()
+            loss.item()  # waits for a GPU
+        self.noise.set_state(noise)
+        rate = torch.tensor(SMALLEST_BATCH / (time.perf_counter() - start), device=self.device)
+        rate = self.accelerator.reduce(rate, "sum").item()
+        seen = rate * (stage.budget.seconds or 0) / self.config.gradient_accumulation_steps
+        size = math.ceil(batch_size(n, seen) / self.processes) * self.processes
+        self.say(f"in batches of {size}, at about {rate:.0f} images/s")
+        return size
+
+    def agree(self, budget: Budget, spent: float, stop: StopOnInterrupt) -> None:
+        """The seconds that were spent and whether to stop, the same on every process."""
+        if self.processes == 1:
+            budget.spent, stop.asked = spent, stop.requested
+        elif budget.step % AGREE == 0:
+            mine = torch.tensor([spent, float(stop.requested)], device=self.device)
+            largest = self.accelerator.gather(mine[None]).amax(0)
+            budget.spent, stop.asked = largest[0].item(), bool(largest[1])
+
+    def average_statistics(self, module: nn.Module) -> None:
+        """BatchNorm's running statistics differ between processes: take their mean."""
+        if self.processes == 1:
+            return
+        for part in module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                for statistic in (part.running_mean, part.running_var):
+                    if statistic is not None:
+                        statistic.copy_(self.accelerator.reduce(statistic, "mean"))
+
+
+def find_checkpoint(config: TrainConfig) -> State | None:
+    """The checkpoint that `resume_from_checkpoint` asks for; None if `latest` finds none.
+
+    Raises:
+        FileNotFoundError, HubError: there is none at that place, or it is damaged.
+        TrainingError: it is of a run with other flags.
+    """
+    if config.resume_from_checkpoint is None:
+        return None
+    if config.resume_from_checkpoint == "latest":
+        found = checkpoint.existing(config.folder)
+        if not found:
+            return None
+        folder = found[-1]
+    else:
+        folder = expand(config.resume_from_checkpoint)
+    state = checkpoint.read(folder)
+    then, now = state.numbers["flags"], config.deciding()
+    changed = [
+        f"--{name} was {then.get(name)} and is {now.get(name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if changed:
+        raise TrainingError(
+            f"{folder} is of a run with other flags: {'; '.join(changed)}. Give the same, or start "
+            "afresh in another --output_dir"
+        )
+    return state

@@ -1,0 +1,297 @@
+"""The way through: read, build, train, measure, leave behind, publish."""
+
+import copy
+import datetime
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..base import BaseAutoencoder
+from ..card import CARD, render_card
+from ..data import ImageSet, load_images
+from ..errors import NEEDS_TRAIN, expand
+from ..evaluate import evaluate, table
+from ..hub import MEASURED, is_path
+from ..machine import best_precision, keep_freed_memory, threads_left
+from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
+from ..sources import check_name, licence
+from ..storage import WEIGHTS, model_files, write_folder
+from . import checkpoint
+from .budget import make_budgets
+from .build import build, model_config, with_base
+from .checkpoint import State
+from .config import TrainConfig
+from .errors import TrainingError
+from .loop import Run, find_checkpoint
+from .progress import StopOnInterrupt
+from .publish import prepare, publish_all
+from .stages import ModelStage, PriorStage
+
+
+def train(config: TrainConfig) -> BaseAutoencoder:
+    """Train a model, measure it, and leave it in a folder with its card, numbers and pictures.
+
+    Args:
+        config: what, on what, for how long, and where to.
+
+    Returns:
+        The trained model, in eval mode.
+
+    Raises:
+        TrainingError, DataError, OSError: training cannot start or go on; nothing is lost.
+    """
+    started = time.perf_counter()
+    keep_freed_memory()
+    # All that can be refused is refused before the images are read.
+    config, base = with_base(config)
+    model_config(config, base, config.resolution or (64, 64), config.channels or 3)
+    check_name(config.dataset)
+    resumed = find_checkpoint(config)
+    if not (config.overwrite_output_dir or resumed):
+        refuse_to_replace(config.folder)
+    check_writable(config.folder)
+    accelerator = make_accelerator(config)
+    if accelerator.is_main_process:
+        config = prepare(config)
+
+    images, held_out = read(config, accelerator)
+    _, channels, height, width = images.pixels.shape
+    model, afresh = build(config, base, (height, width), channels)
+    if afresh:
+        accelerator.print(
+            f"{len(afresh)} of {len(model.state_dict())} tensors start afresh, because the shapes "
+            f"in {config.model_name_or_path} are others: {', '.join(afresh)}"
+        )
+    accelerator.init_trackers("hfvae", config={k: str(v) for k, v in config.deciding().items()})
+    with settled_threads(accelerator, None if config.max_train_minutes else resumed):
+        run, stop = fit(config, model, images, accelerator, resumed)
+        model = run.model
+        if accelerator.is_main_process:
+            leave_behind(config, run, held_out, base)
+            if not stop.asked:  # after Ctrl-C, the last checkpoint can be gone on from
+                checkpoint.remove_checkpoints(run.folder)
+            say_what_next(config, run.folder, time.perf_counter() - started)
+            publish_all(config, run.folder)
+    return model
+
+
+def make_accelerator(config: TrainConfig) -> Any:
+    """Devices and processes, or a refusal of what they cannot do."""
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate.tracking import get_available_trackers
+        from accelerate.utils import set_seed
+    except ImportError as error:
+        raise TrainingError(f"training {NEEDS_TRAIN}") from error
+
+    if config.report_to not in ("none", *map(str, get_available_trackers())):
+        raise TrainingError(f"--report_to {config.report_to} needs: pip install {config.report_to}")
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision or best_precision(),
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=None if config.report_to == "none" else config.report_to,
+        project_dir=config.folder,
+        kwargs_handlers=[
+            # The codebook is the same everywhere, and BatchNorm's statistics are averaged later.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # The first process decodes a large folder while the others wait.
+            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),
+        ],
+    )
+    if (config.train_batch_size or 0) % accelerator.num_processes:
+        raise TrainingError(
+            f"--train_batch_size must be a multiple of the {accelerator.num_processes} processes"
+        )
+    if config.compile and accelerator.num_processes > 1:
+        raise TrainingError("--compile works with one process: leave it away, or use one")
+    set_seed(config.seed)
+    return accelerator
+
+
+def refuse_to_replace(folder: Path) -> None:
+    """A finished model and an unfinished run are replaced only when asked to."""
+    replace = "replace it with --overwrite_output_dir"
+    if (folder / WEIGHTS).exists():
+        raise TrainingError(
+            f"{folder} holds a finished model: choose another --output_dir, or {replace}; to train "
+            f"it further, --model_name_or_path {folder} and another --output_dir"
+        )
+    if checkpoint.existing(folder):
+        raise TrainingError(
+            f"{folder} holds checkpoints of a run that is not finished: go on with "
+            f"--resume_from_checkpoint latest, or {replace}"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise TrainingError now rather than after the images were read."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise TrainingError(
+            f"--output_dir {folder} cannot be written to: {error.strerror}"
+        ) from error
+
+
+class settled_threads:
+    """As many threads as the run that is resumed had, so that sums run in its order; else as many
+    as others leave free. Afterwards, as many as before."""
+
+    def __init__(self, accelerator: Any, resumed: State | None) -> None:
+        self.before = torch.get_num_threads()
+        threads = resumed.numbers["threads"] if resumed else threads_left()
+        torch.set_num_threads(threads)
+        if threads < self.before:
+            accelerator.print(
+                f"computing with {threads} of {self.before} threads, because other processes use "
+                f"the rest: set OMP_NUM_THREADS={self.before} to use all the same"
+            )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        torch.set_num_threads(self.before)
+
+
+def read(config: TrainConfig, accelerator: Any) -> tuple[ImageSet, ImageSet]:
+    """The images to train on, and those that are held out."""
+    say = accelerator.print
+    where = {
+        "image_column": config.image_column,
+        "data_dir": config.data_dir,
+        "streaming": config.streaming,
+        "max_samples": config.max_train_samples,
+    }
+    with accelerator.main_process_first():  # the others find what it decoded
+        images = load_images(
+            config.dataset, "train", size=config.resolution, channels=config.channels, **where
+        )
+        _, channels, height, width = images.pixels.shape
+        held_out = load_images(
+            config.dataset, "test", size=(height, width), channels=channels, **where
+        )
+    if images.note:
+        say(images.note)
+    for bad in images.skipped + held_out.skipped:
+        say(f"skipped {bad}")
+    if skipped := len(images.skipped) + len(held_out.skipped):
+        say(f"skipped {skipped} image{'s' * (skipped > 1)} that cannot be read")
+    if len(images) < 2:
+        raise TrainingError(f"one image of {config.dataset} is not enough to train on")
+    say(
+        f"{config.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
+        f"{len(held_out)} held out"
+    )
+    return images, held_out
+
+
+def fit(
+    config: TrainConfig,
+    model: BaseAutoencoder,
+    images: ImageSet,
+    accelerator: Any,
+    resumed: State | None,
+) -> tuple[Run, StopOnInterrupt]:
+    """Both stages; the model is saved as soon as there is one."""
+    say, folder = accelerator.print, config.folder
+    if model.config.likelihood == "bernoulli":
+        say("pixels are binarized: drawn with their value as chance, afresh at every use")
+    prior = config.prior or model.config.trained_prior
+    trained_later = PriorStage.trains(model, prior)
+    budgets, batch_sizes = make_budgets(config, len(images), trained_later)
+    run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)
+    if resumed is not None:
+        say(f"resuming from step {sum(b.step for b in budgets.values())}")
+    else:
+        if config.resume_from_checkpoint:
+            say(f"no checkpoint in {folder}: starting afresh")
+        if accelerator.is_main_process:  # of another run, which this one replaces
+            checkpoint.remove_checkpoints(folder)
+    with StopOnInterrupt() as stop:
+        if not run.is_past("model"):
+            run.train(ModelStage(run), stop)
+            if accelerator.is_main_process:
+                for stale in (*MEASURED, CARD, PROGRESS):
+                    (folder / stale).unlink(missing_ok=True)
+                write_folder(folder, model_files(run.model))  # before anything can go wrong
+        run.model.eval()
+        if not stop.asked or not trained_later:
+            PriorStage(run, prior).learn(stop)
+    accelerator.end_training()
+    return run, stop
+
+
+def leave_behind(
+    config: TrainConfig, run: Run, held_out: ImageSet, base: BaseAutoencoder | None
+) -> None:
+    """The model's folder: weights, what was measured, pictures and the card."""
+    model, folder, say = run.model, run.folder, run.say
+    kept = model
+    if config.save_fp16:
+        half = copy.deepcopy(model).half()
+        if all(t.isfinite().all() for t in half.state_dict().values()):
+            kept = half
+            model.load_state_dict(half.state_dict())  # measured as rounded as it is stored
+        else:
+            say("some weights are too large for --save_fp16: stored in full precision")
+    write_folder(folder, model_files(kept))
+    say("measuring on the held-out images ...")
+    results = evaluate(model, held_out, config.seed)
+    source = config.model_name_or_path
+    card = render_card(
+        model.config,
+        name=folder.resolve().name,
+        repo=config.hub_model_id if config.push_to_hub else str(folder),
+        results=results,
+        dataset=run.images.name if expand(config.dataset).exists() else config.dataset,
+        licence=config.license or licence(config.dataset),
+        base_model=source if source and not is_path(source) else None,
+        pictures=True,
+        training={"summary": summary(run), "command": config.command()},
+    )
+    write_folder(
+        folder,
+        model_files(kept)
+        | {
+            CARD: card.encode(),
+            "train_config.json": as_json(config.public()),
+            "evaluation.json": as_json(results),
+            "samples.png": samples_png(model),
+            "reconstructions.png": reconstructions_png(model, held_out),
+        },
+    )
+    say(table(results))
+    for words in advice(results, model).values():
+        say(f"note: {words}")
+
+
+def summary(run: Run) -> str:
+    """How many steps, how long and on what, in words."""
+    threads = torch.get_num_threads()
+    cpu = f"{threads} CPU core{'s' * (threads > 1)}"
+    processor = torch.cuda.get_device_name() if run.device.type == "cuda" else cpu
+    model, prior = run.budgets["model"], run.budgets["prior"]
+    words = (
+        f"{model.step} steps of {run.batch_sizes['model']} images in {model.spent / 60:.1f} "
+        f"minutes on {processor}."
+    )
+    if prior.step:
+        size, minutes = run.batch_sizes["prior"], prior.spent / 60
+        words += f" Then its prior: {prior.step} steps of {size} in {minutes:.1f} minutes."
+    return words
+
+
+def say_what_next(config: TrainConfig, folder: Path, seconds: float) -> None:
+    there = shlex.quote(str(folder))
+    print(f"saved to {folder} after {seconds:.0f} s; now try:")
+    print(f"  python app.py --model {there}    # the demo")
+    print(f"  python train.py --model_name_or_path {there} --dataset others    # fine-tune it")
+    if not config.push_to_hub:
+        print(f"  python -m hfvae.hub {there} you/name    # publish it")

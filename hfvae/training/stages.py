@@ -1,0 +1,212 @@
+"""What is trained one after the other: the model, then a prior that is learned from its latents."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base import BaseAutoencoder
+from ..data import ImageSet
+from ..evaluate import batches, latent_metrics
+from ..functional import uniform
+from ..priors import make_prior, prior_class
+from ..report import PROGRESS, advice, samples_png
+from ..storage import write_folder
+from .budget import beta
+from .errors import TrainingError
+from .progress import StopOnInterrupt, log_picture
+
+if TYPE_CHECKING:
+    from .loop import Run
+
+DIVERGED = 100  # bits/dim that no model in training needs
+WATCHED = 1024  # images whose latents are looked at
+ENOUGH_LATENTS = 20_000  # for a prior that is fitted
+
+
+class Stage(ABC):
+    """A module, and a loss of examples that are known by their numbers."""
+
+    name: str
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.budget = run.budgets[self.name]
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """What is trained."""
+
+    @abstractmethod
+    def examples(self) -> int:
+        """How many there are; before anything is trained."""
+
+    @abstractmethod
+    def loss(self, prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over a batch, and numbers to show.
+
+        Args:
+            prepared: the module as accelerate prepared it.
+            index: the numbers of the examples.
+        """
+
+    @abstractmethod
+    def finish(self, trained: Any) -> None:
+        """Put the trained module, or its moving average, in its place."""
+
+    def look(self, metrics: dict[str, Tensor]) -> None:
+        """Called at every tenth of the way."""
+
+
+class ModelStage(Stage):
+    """−log p(x|z) + beta · rate + penalty."""
+
+    name = "model"
+
+    @property
+    def module(self) -> nn.Module:
+        return self.run.model
+
+    def examples(self) -> int:
+        return len(self.run.images)
+
+    def loss(self, prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        run, model = self.run, self.run.model
+        x = run.images.batch(index, run.device)
+        if run.config.random_flip:
+            mirrored = uniform((len(x), 1, 1, 1), x, run.noise) < 0.5
+            x = torch.where(mirrored, x.flip(3), x)
+        x = model.likelihood.observe(x, run.noise).to(memory_format=run.layout)
+        out = prepared(x, run.noise)
+        weight = beta(run.config, self.budget, model.config.rate_weight)
+        return (out.nll + weight * out.rate + out.penalty).mean(), out.metrics
+
+    def finish(self, trained: Any) -> None:
+        # The layout in which from_pretrained builds it: another one rounds differently.
+        self.run.model = trained.to(memory_format=torch.contiguous_format)
+        self.refuse_diverged()
+
+    @torch.inference_mode()
+    def refuse_diverged(self) -> None:
+        """Numbers that are finite can be nonsense too, and must not replace a model."""
+        model, seed = self.run.model, self.run.config.seed
+        noise = torch.Generator().manual_seed(seed)
+        found = [model(x, noise) for x in batches(model, some(self.run.images, WATCHED), seed)]
+        nats = torch.cat([out.nll + out.rate for out in found]).mean().item()
+        bits = model.likelihood.bits_per_dim(nats, model.config.dims)
+        if not bits < DIVERGED:
+            raise TrainingError(
+                f"training diverged: the model needs {bits:.3g} bits/dim, where guessing every "
+                f"pixel needs 8, so it was not saved; try a --learning_rate below "
+                f"{self.run.config.learning_rate:g}"
+            )
+
+    def look(self, metrics: dict[str, Tensor]) -> None:
+        """A picture of new images, and words once the latents go wrong."""
+        run, budget, config = self.run, self.budget, self.run.config
+        run.model.eval()
+        start = max(config.kl_warmup_steps, config.lr_warmup_steps or 0)
+        if budget.step > start and budget.progress > 0.15:
+            found = latent_metrics(run.model, some(run.images, WATCHED), config.seed)
+            found |= {name: value.item() for name, value in metrics.items() if name == "kl"}
+            for about, words in advice(found, run.model).items():
+                if about not in run.said:
+                    run.said.add(about)
+                    run.say(f"\nwatch: after {budget.progress:.0%} of the way, {words}")
+        if run.model.prior.samples:
+            picture = samples_png(run.model)
+            log_picture(run.accelerator, picture, budget.step)
+            try:
+                write_folder(run.folder, {PROGRESS: picture})
+            except OSError as error:
+                run.say(f"no picture: {error}; training goes on")
+        run.model.train()
+
+
+class PriorStage(Stage):
+    """−log p(z) under a prior that comes after the model; or a fit, where it has no parameters."""
+
+    name = "prior"
+
+    def __init__(self, run: Run, prior: str) -> None:
+        super().__init__(run)
+        self.prior = prior
+        self.trained = self.trains(run.model, prior)
+
+    @staticmethod
+    def trains(model: BaseAutoencoder, prior: str) -> bool:
+        """Whether that prior of a model takes steps of its own."""
+        config = dataclasses.replace(model.config, prior=prior)
+        empty = make_prior(config, model.bottleneck.event_shape)
+        return empty.later and any(True for _ in empty.parameters())
+
+    def learn(self, stop: StopOnInterrupt) -> None:
+        """Train the prior, or fit it, or leave it as it came with the model."""
+        if self.trained and self.budget.progress < 1:
+            self.run.train(self, stop)
+        elif prior_class(self.prior).later and not self.trained:
+            self.fit()
+
+    @property
+    def module(self) -> nn.Module:
+        return self.run.model.prior
+
+    def examples(self) -> int:
+        self.run.say("training the prior on the latents ...")
+        self.events = self.encoded(self.run.images, times=1)
+        self.give_prior()
+        return len(self.events)
+
+    def loss(self, prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        nll = prepared(self.events[index].to(self.run.device)).mean()
+        return nll, {"rate": nll.detach()}
+
+    def finish(self, trained: Any) -> None:
+        self.run.model.prior = trained
+
+    def fit(self) -> None:
+        """A prior without parameters, from several draws of the latents of few images."""
+        start, run = time.perf_counter(), self.run
+        images = some(run.images, ENOUGH_LATENTS)
+        z = self.encoded(images, times=max(1, ENOUGH_LATENTS // self.passes // len(images)))
+        self.give_prior(most=len(z))
+        run.model.prior.fit(z, run.config.seed)
+        seconds = time.perf_counter() - start
+        run.say(f"fitted the {self.prior} to {len(z):,} latents in {seconds:.0f} s")
+
+    def give_prior(self, most: int | None = None) -> None:
+        """The model's new prior, with no more components than there are latents."""
+        model = self.run.model
+        if model.config.prior == self.prior and self.trained:
+            return  # a checkpoint's
+        settings = {}
+        if most is not None and hasattr(model.config, "prior_components"):
+            settings["prior_components"] = min(model.config.prior_components, most)
+        model.set_prior(self.prior, **settings)
+
+    @property
+    def passes(self) -> int:
+        """Looks at every image: in the mirror too, where training flips."""
+        return 1 + self.run.config.random_flip
+
+    @torch.inference_mode()
+    def encoded(self, images: ImageSet, times: int) -> Tensor:
+        """What the prior is over, on the CPU: so many draws from each posterior, encoded once."""
+        model, seed = self.run.model, self.run.config.seed
+        noise, found = torch.Generator().manual_seed(seed), []
+        for mirror in (False, True)[: self.passes]:
+            for x in batches(model, images, seed):
+                posterior = model.infer(x.flip(3) if mirror else x)
+                found.append(posterior.events(times, noise).cpu())
+        return torch.cat(found).clone()  # outside of inference mode it is an ordinary tensor
+
+
+def some(images: ImageSet, most: int) -> ImageSet:
+    """The first images of a set."""
+    return dataclasses.replace(images, pixels=images.pixels[:most])
