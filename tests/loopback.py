@@ -1,8 +1,8 @@
 """A small Hugging Face Hub on 127.0.0.1, for the real client: repositories kept in memory.
 
-It speaks the routes that hfvae and `datasets` use. Large files lie on another origin, as on the real
-Hub: those that a client uploaded by Xet in a store of their own (xet.py), those that it uploaded by
-LFS, or that were there already, as they are. Every request is kept, and faults can be ordered.
+It speaks the routes that hfvae and `datasets` use. Large files lie on another origin, as on the
+real Hub: what a client uploads by Xet in pieces (xet.py); what it uploads by LFS, or was there
+already, as it is. Every request is kept, and faults can be ordered.
 """
 
 import base64
@@ -403,14 +403,19 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Location"] = f"{self.hub.storage}/{key}"
         if key in self.hub.xet.hashes:
             token = f"{self.hub.url}/api/models/{name}/xet-read-token/{sha}"
-            headers |= {"X-Xet-Hash": self.hub.xet.hashes[key], "Link": f'<{token}>; rel="xet-auth"'}
+            headers |= {
+                "X-Xet-Hash": self.hub.xet.hashes[key],
+                "Link": f'<{token}>; rel="xet-auth"',
+            }
         return 302, headers, b""
 
     def xet_token(self, kind, name, access, revision):
         self.repo(kind, name, write=access == "write" and "create_pr" not in self.query)
         found = self.hub.xet.access()
         token, expires = found["token"], found["token_expiry_unix_secs"]
-        status, headers, body = answer({"casUrl": self.hub.storage, "accessToken": token, "exp": expires})
+        status, headers, body = answer(
+            {"casUrl": self.hub.storage, "accessToken": token, "exp": expires}
+        )
         headers |= {"X-Xet-Cas-Url": self.hub.storage, "X-Xet-Access-Token": token}
         return status, headers | {"X-Xet-Token-Expiration": str(expires)}, body
 
@@ -441,6 +446,10 @@ class _Handler(BaseHTTPRequestHandler):
         return answer({"result": 1})
 
     def places(self, file):
+        # Clients ask for 256 MB at a time, so all of a file here; some look beyond its end.
+        first = re.match(r"bytes=(\d+)", self.headers.get("Range") or "bytes=0")[1]
+        if int(first) >= self.hub.xet.size(file):
+            raise _Refused(416)
         return answer(self.hub.xet.places(file))
 
     def get_xorb(self, xorb):
