@@ -5,6 +5,7 @@ python -m hfvae.hub runs/photos-vae owner/name     # publishes a folder that tra
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def load(
     decoder: nn.Module | None = None,
 ) -> Any:
     """The model in a folder or a repository; see `from_pretrained`."""
-    config, custom, settings = read_config(source.get(CONFIG), source.name)
+    path = source.get(CONFIG)
+    with source.reading():
+        config, custom, settings = read_config(path, source.name)
     model = build(config, custom, encoder, decoder, source.name)
     try:
         weights = source.get(WEIGHTS)
@@ -102,7 +105,8 @@ def load(
             f"{source.name} has no {WEIGHTS}, only {', '.join(pickled):.200}: pickled weights can "
             "run code and are never read"
         ) from error
-    read_weights(weights, settings, model, source.name)
+    with source.reading():
+        read_weights(weights, settings, model, source.name)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -130,6 +134,9 @@ class _Folder:
         if not (self.path / file).is_file():
             raise FileNotFoundError(f"{self.path} has no {file}")
         return self.path / file
+
+    def reading(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def names(self) -> list[str]:
         return [path.name for path in self.path.iterdir()]

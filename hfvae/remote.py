@@ -3,7 +3,8 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Repository:
     ) -> None:
         self.name, self.revision = name, revision
         self.api = hub_api(token)
-        self.how = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+        self.how: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
         self.force_download = force_download
         with in_words(name, self.api.endpoint, revision):
             self.commit = _resolve(self.api, name, revision, **self.how)
@@ -52,6 +53,8 @@ class Repository:
     def get(self, file: str) -> Path:
         """Where a file lies once it was fetched."""
         with in_words(self.name, self.api.endpoint, self.revision, file):
+            if self.force_download:
+                self._forget_copy(file)
             path = _patiently(
                 lambda: self.api.hf_hub_download(
                     self.name,
@@ -61,11 +64,25 @@ class Repository:
                     **self.how,
                 )
             )
-        if not _as_sent(Path(path)):
-            raise HubError(
-                f"{self.name}: {file} was damaged on its way here: load with force_download=True"
-            )
         return Path(path)
+
+    def _forget_copy(self, file: str) -> None:
+        """Without symbolic links (on Windows) the client fetches a file anew and keeps the old."""
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.name, file, self.how["cache_dir"], self.commit)
+        if isinstance(cached, str) and not Path(cached).is_symlink():
+            Path(cached).unlink()
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """What is wrong with a file that was fetched may have come about on its way here."""
+        try:
+            yield
+        except HubError as error:
+            raise HubError(
+                f"{error}; if it was damaged on its way here, load with force_download=True"
+            ) from error
 
     def size(self, *files: str) -> int:
         """Bytes of those of some files that are there, before any of them is fetched."""
@@ -117,25 +134,6 @@ def _patiently(ask: Callable[[], Any]) -> Any:
                 raise
         time.sleep(seconds)
     return ask()
-
-
-def _as_sent(path: Path) -> bool:
-    """Whether a cached file is what its name in the cache says, which the client never compares.
-
-    That is git's SHA-1 or, of a large file, the SHA-256. Without symbolic links (on Windows) the
-    name is not known.
-    """
-    name = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{40}", name):
-        sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    elif re.fullmatch(r"[0-9a-f]{64}", name):
-        sha = hashlib.sha256()
-    else:
-        return True
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            sha.update(chunk)
-    return sha.hexdigest() == name
 
 
 def make_repository(

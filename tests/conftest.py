@@ -10,7 +10,6 @@ os.environ |= {
     "HF_ENDPOINT": HUB.url,
     "HF_HOME": HOME.name,
     "TRACKIO_DIR": f"{HOME.name}/trackio",
-    "HF_HUB_DISABLE_XET": "1",  # another protocol for large files, in a binary of its own
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",

@@ -1,7 +1,8 @@
 """A small Hugging Face Hub on 127.0.0.1, for the real client: repositories kept in memory.
 
-It speaks the routes that hfvae and `datasets` use, with large files over LFS, which lie on another
-origin as on the real Hub. Every request is kept, and faults can be ordered.
+It speaks the routes that hfvae and `datasets` use. Large files lie on another origin, as on the
+real Hub: what a client uploads by Xet in pieces (xet.py); what it uploads by LFS, or was there
+already, as it is. Every request is kept, and faults can be ordered.
 """
 
 import base64
@@ -17,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import xet
 import yaml
 
 TOKENS = {"hf_me": ("me", "write"), "hf_reader": ("me", "read"), "hf_other": ("other", "write")}
@@ -75,6 +77,7 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}  # "models/me/x" -> repository
         self.large: dict[str, bytes] = {}
+        self.xet = xet.Store()
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.spaces_cost_money = False
@@ -89,6 +92,7 @@ class Hub:
             self.ports[origin] = server.server_port
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
             self.servers.append(server)
+        self.xet.url = self.storage
 
     def stop(self) -> None:
         for server in self.servers:
@@ -96,6 +100,7 @@ class Hub:
             server.server_close()
 
     def reset(self) -> None:
+        """Forget everything but what lies in Xet: a client does not send the same chunk twice."""
         for kept in (self.repos, self.large, self.requests, self.faults):
             kept.clear()
         self.spaces_cost_money = False
@@ -103,6 +108,10 @@ class Hub:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['hub']}"
+
+    @property
+    def storage(self) -> str:
+        return f"http://localhost:{self.ports['storage']}"  # another host name as well
 
     def fail(self, pattern: str, act: int | str, times: int = 10**6) -> None:
         self.faults.append(Fault(pattern, times, act))
@@ -307,7 +316,6 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def lfs_batch(self, prefix=None, name=""):
-        storage = f"http://localhost:{self.hub.ports['storage']}"  # another host name as well
         return answer(
             {
                 "transfer": "basic",
@@ -315,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
                     {
                         "oid": object["oid"],
                         "size": object["size"],
-                        "actions": {"upload": {"href": f"{storage}/{object['oid']}"}},
+                        "actions": {"upload": {"href": f"{self.hub.storage}/{object['oid']}"}},
                     }
                     for object in json.loads(self.body)["objects"]
                 ],
@@ -335,7 +343,9 @@ class _Handler(BaseHTTPRequestHandler):
             elif item["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":
-                files[value["path"]] = self.hub.large[value["oid"]]
+                oid = value["oid"]
+                large = self.hub.large
+                files[value["path"]] = large[oid] if oid in large else self.hub.xet.read(oid)
             elif item["key"] == "deletedFile":
                 del files[value["path"]]
             else:
@@ -390,8 +400,26 @@ class _Handler(BaseHTTPRequestHandler):
         key = hashlib.sha256(data).hexdigest()
         self.hub.large[key] = data
         headers |= {"X-Linked-Etag": f'"{key}"', "X-Linked-Size": str(len(data))}
-        headers["Location"] = f"http://localhost:{self.hub.ports['storage']}/{key}"
+        headers["Location"] = f"{self.hub.storage}/{key}"
+        if key in self.hub.xet.hashes:
+            token = f"{self.hub.url}/api/models/{name}/xet-read-token/{sha}"
+            headers |= {
+                "X-Xet-Hash": self.hub.xet.hashes[key],
+                "Link": f'<{token}>; rel="xet-auth"',
+            }
         return 302, headers, b""
+
+    def xet_token(self, kind, name, access, revision):
+        self.repo(kind, name, write=access == "write" and "create_pr" not in self.query)
+        found = self.hub.xet.access()
+        token, expires = found["token"], found["token_expiry_unix_secs"]
+        status, headers, body = answer(
+            {"casUrl": self.hub.storage, "accessToken": token, "exp": expires}
+        )
+        headers |= {"X-Xet-Cas-Url": self.hub.storage, "X-Xet-Access-Token": token}
+        return status, headers | {"X-Xet-Token-Expiration": str(expires)}, body
+
+    # Storage
 
     def put(self, oid):
         if hashlib.sha256(self.body).hexdigest() != oid:
@@ -400,12 +428,32 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {}, b""
 
     def get(self, oid):
-        data, headers = self.hub.large[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"}
+        return self.part_of(self.hub.large[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
+
+    def part_of(self, data, headers):
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
             first, last = int(match[1]), int(match[2] or len(data) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             return 206, headers, data[first : last + 1]
         return 200, headers, data
+
+    def put_xorb(self, xorb):
+        self.hub.xet.xorbs[xorb] = self.body
+        return answer({"was_inserted": True})
+
+    def put_shard(self):
+        self.hub.xet.add_shard(self.body)
+        return answer({"result": 1})
+
+    def places(self, file):
+        # Clients ask for 256 MB at a time, so all of a file here; some look beyond its end.
+        first = re.match(r"bytes=(\d+)", self.headers.get("Range") or "bytes=0")[1]
+        if int(first) >= self.hub.xet.size(file):
+            raise _Refused(416)
+        return answer(self.hub.xet.places(file))
+
+    def get_xorb(self, xorb):
+        return self.part_of(self.hub.xet.xorbs[xorb], {})
 
 
 def answer(content: object, status: int = 200) -> tuple[int, dict[str, str], bytes]:
@@ -442,6 +490,7 @@ HUB: list[tuple[str, str, Callable]] = [
     ("POST", rf"{KIND}{NAME}/preupload/{REVISION}", _Handler.preupload),
     ("POST", rf"{KIND}{NAME}/commit/{REVISION}", _Handler.commit),
     ("POST", rf"{KIND}{NAME}/branch/(?P<branch>.+)", _Handler.branch),
+    ("GET", rf"{KIND}{NAME}/xet-(?P<access>read|write)-token/{REVISION}", _Handler.xet_token),
     (
         "POST",
         rf"/(?P<prefix>datasets/|spaces/)?{NAME}\.git/info/lfs/objects/batch",
@@ -460,4 +509,8 @@ STORAGE: list[tuple[str, str, Callable]] = [
     ("PUT", r"/(?P<oid>[0-9a-f]{64})", _Handler.put),
     ("HEAD", r"/(?P<oid>[0-9a-f]{64})", _Handler.get),
     ("GET", r"/(?P<oid>[0-9a-f]{64})", _Handler.get),
+    ("POST", r"/v1/xorbs/default/(?P<xorb>[0-9a-f]{64})", _Handler.put_xorb),
+    ("POST", r"/v1/shards", _Handler.put_shard),
+    ("GET", r"/v1/reconstructions/(?P<file>[0-9a-f]{64})", _Handler.places),
+    ("GET", r"/xorb/(?P<xorb>[0-9a-f]{64})", _Handler.get_xorb),
 ]

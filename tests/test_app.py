@@ -4,6 +4,7 @@ import base64
 import gc
 import io
 import json
+import os
 import shutil
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xet
 from conftest import DEMO_MODELS
 from gradio.utils import get_upload_folder
 from PIL import Image
@@ -352,10 +354,25 @@ def test_a_visitor_types_a_hub_id(client, hub, model):
     expected = hfvae.to_pil(model.sample(2, generator=torch.Generator().manual_seed(3)))
     assert np.array_equal(pixels(images[1]), np.asarray(expected[1]))
     assert hub.requests
-    assert all(r.token is None for r in hub.requests)  # not this server's token
+    assert {r.token for r in hub.requests} == {None, xet.TOKEN}  # not this server's
     hub.requests.clear()
     client.predict("me/typed", 1, 3, 1.0, api_name="/generate")
     assert not hub.requests  # it stays loaded
+
+
+def test_what_visitors_type_stays_on_no_disk(hub, model, demo_models, tmp_path, monkeypatch):
+    model.push_to_hub("me/typed")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def kept():
+        files = [p for d in (tmp_path, Path(os.environ["HF_HOME"])) for p in d.rglob("*")]
+        # hf_xet keeps a log, of some 10 kB a download, and clears it away itself.
+        return {p: p.stat().st_size for p in files if p.is_file() and p.suffix != ".log"}
+
+    before = kept()
+    assert Models([str(demo_models / "plain")], allow_hub=True)["me/typed"].name == "me/typed"
+    assert any(r.path.startswith("/xorb/") for r in hub.requests)
+    assert kept() == before
 
 
 def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):

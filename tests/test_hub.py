@@ -13,6 +13,7 @@ import datasets
 import pyarrow.parquet
 import pytest
 import torch
+import xet
 import yaml
 from loopback import SPACE_STUB
 from PIL import Image
@@ -26,6 +27,10 @@ from hfvae.priors import GaussianMixture
 from hfvae.sources import DataError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+FETCHING = {  # the requests that carry a file's content: large ones by Xet, or by LFS
+    CONFIG: r"GET .*/config\.json",
+    WEIGHTS: r"GET /(xorb/)?[0-9a-f]{64}",
+}
 
 
 @pytest.fixture
@@ -347,7 +352,7 @@ def test_what_is_cached_needs_no_network(published, hub, cache, model, x, caplog
 def test_an_answer_of_5xx_that_passes_is_waited_for(published, hub, cache, model):
     hub.fail("GET /api/models/me/x", 503, times=2)
     hub.fail("HEAD .*config.json", 502, times=1)
-    hub.fail("GET /[0-9a-f]{64}", 500, times=1)
+    hub.fail(FETCHING[WEIGHTS], 500, times=1)
     assert load(cache).config == model.config
     assert not any(fault.times for fault in hub.faults)
 
@@ -360,30 +365,92 @@ def test_an_answer_of_5xx_that_stays_is_said(published, hub, cache):
     assert time.monotonic() - start < 5
 
 
-def test_a_transfer_cut_short_is_resumed_or_said(published, hub, cache, model, monkeypatch):
-    hub.fail("GET /[0-9a-f]{64}", "cut", times=1)
-    assert load(cache).config == model.config  # the client goes on where it stopped
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
-    hub.fail("GET /[0-9a-f]{64}", "cut")
-    with pytest.raises(HubError, match="model.safetensors was cut short: try again"):
-        load(cache, force_download=True)
+def test_a_transfer_cut_short_is_resumed(published, hub, cache, model):
+    hub.fail(FETCHING[WEIGHTS], "cut", times=1)
+    assert load(cache).config == model.config
+    assert not hub.faults[0].times
 
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
 def test_a_flipped_bit_is_noticed_and_force_download_mends_it(published, hub, cache, model, file):
-    hub.fail("GET /[0-9a-f]{64}" if file == WEIGHTS else f"GET .*{file}", "flip", times=1)
+    hub.fail(FETCHING[file], "flip", times=1)
     for _ in range(2):  # the cache has it now
         with pytest.raises(HubError, match="force_download=True"):
             load(cache)
     assert load(cache, force_download=True).config == model.config
+    assert load(cache).config == model.config
+
+
+def test_a_flipped_bit_anywhere_is_noticed(published, cache, model):
+    """In the client's cache, as a transfer leaves it: in the config, and around the weights."""
+    load(cache)
+    for name, step in [(CONFIG, 1), (WEIGHTS, 131)]:
+        path = next(cache.glob(f"models--me--x/snapshots/*/{name}")).resolve()
+        sound = path.read_bytes()
+        for at in range(0, len(sound), step):
+            path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+            with pytest.raises(HubError, match="load with force_download=True$") as caught:
+                load(cache, local_files_only=True)
+            assert "\n" not in str(caught.value)
+        path.write_bytes(sound)
+    assert load(cache, local_files_only=True).config == model.config
+
+
+# The client's settings, which it reads when it is imported
+
+ROUND_TRIP = """
+import sys, torch, hfvae
+
+for anew in (False, False, True, False, True, False):
+    try:
+        model = hfvae.from_pretrained("me/x", force_download=anew)
+    except hfvae.HubError as error:
+        print(error)
+model.push_to_hub("me/y")
+again = hfvae.from_pretrained("me/y")
+torch.save([model.state_dict(), again.state_dict()], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "setting", ["HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_SHARED_BLOBS", "HF_HUB_DISABLE_SYMLINKS"]
+)
+def test_other_settings_of_the_client_change_nothing(published, hub, model, tmp_path, setting):
+    """Damage is told and mended, first of the config, then of the weights; then a round trip."""
+    for pattern in FETCHING.values():
+        hub.fail(pattern, "flip", times=1)
+    done = subprocess.run(
+        [sys.executable, "-c", ROUND_TRIP, tmp_path / "out.pt"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), setting: "1"},
+    )
+    assert done.stdout.count("load with force_download=True\n") == 4
+    assert done.stdout.count("config.json") == done.stdout.count("model.safetensors") == 2
+    by_xet = any(r.path.startswith("/xorb/") for r in hub.requests)
+    assert by_xet == (setting != "HF_HUB_DISABLE_XET")
+    for found in torch.load(tmp_path / "out.pt", weights_only=True):
+        assert all(torch.equal(t, found[name]) for name, t in model.state_dict().items())
+
+
+def test_a_transfer_that_is_always_cut_short_is_said(published, hub, cache):
+    """Without Xet: that tries again for minutes."""
+    hub.fail(FETCHING[WEIGHTS], "cut")
+    code = f"import hfvae; hfvae.from_pretrained('me/x', cache_dir={str(cache)!r})"
+    environment = os.environ | {"HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert "HubError: the transfer of model.safetensors was cut short: try again" in done.stderr
 
 
 def test_the_token_goes_to_the_hub_alone_and_is_written_nowhere(hub, model, cache, tmp_path):
     model.push_to_hub("me/x", private=True)
     load(cache)
     asked = [r for r in hub.requests if r.origin == "storage"]
-    assert {r.method for r in asked} == {"PUT", "GET"}
-    assert all(r.token is None for r in asked)
+    assert {r.method for r in asked} == {"POST", "GET"}
+    assert {r.token for r in asked} == {None, xet.TOKEN}
     assert all(r.token == "hf_me" for r in hub.requests if r.origin == "hub")
     files = [p for d in (tmp_path, Path(os.environ["HF_HOME"])) for p in d.rglob("*")]
     files = [p for p in files if p.is_file()]
