@@ -101,7 +101,7 @@ def checked(default: Any, check: Check) -> Any:
 
 
 class Derived:
-    """A value that follows from others: `dataclasses.replace`, which changes those, derives it anew."""
+    """A value that follows from others: `dataclasses.replace` derives it anew when they change."""
 
 
 class DerivedWidths(Derived, tuple[int, ...]):

@@ -85,7 +85,7 @@ class Latents(nn.Module, ABC):
         """The nearest latent that the decoder takes; any will do where latents are continuous."""
         return z
 
-    def lookup(self, events: Tensor) -> Tensor:
+    def lookup(self, events: Tensor, /) -> Tensor:
         """What a prior drew -> z for the decoder."""
         return events
 

@@ -69,7 +69,7 @@ class Codes(Latents):
         """(B, in_features, h, w) -> int64 (B, h, w)."""
 
     @abstractmethod
-    def lookup(self, codes: Tensor) -> Tensor:
+    def lookup(self, codes: Tensor, /) -> Tensor:
         """int64 (B, h, w) -> (B, in_features, h, w)."""
 
     def quantize(self, z: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class VectorQuantizer(Codes):
         with torch.autocast(h.device.type, enabled=False):  # near ties need all of float32
             return F.nearest(h.movedim(1, -1), self.codebook.to(h.dtype))
 
-    def lookup(self, codes: Tensor) -> Tensor:
+    def lookup(self, codes: Tensor, /) -> Tensor:
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> Posterior:
@@ -254,7 +254,7 @@ class FiniteScalarQuantizer(Codes):
     def codes(self, h: Tensor) -> Tensor:
         return (self.digits(h)[1] * self.places).sum(-1)
 
-    def lookup(self, codes: Tensor) -> Tensor:
+    def lookup(self, codes: Tensor, /) -> Tensor:
         index = codes[..., None] // self.places % self.levels
         return F.level_values(index, self.levels).movedim(-1, 1)
 

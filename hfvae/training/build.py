@@ -31,7 +31,8 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
     base = from_pretrained(source)
     kind = base.config.model_type
     preset = PRESETS[config.model or kind]
-    if preset.func.model_type != kind:
+    family: Any = preset.func
+    if family.model_type != kind:
         raise TrainingError(f"{source} is a {kind}, not a {config.model}")
     for name, value in preset.keywords.items():
         if getattr(base.config, name) != value and getattr(config, name, None) is None:
@@ -59,7 +60,7 @@ def model_config(
         TrainingError: something was asked for that the family does not have or take.
     """
     preset = PRESETS[config.model or "vae"]
-    kind = preset.func
+    kind: Any = preset.func
     given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given = {name: value for name, value in given.items() if value is not None}
     given |= {"image_size": size[0] if size[0] == size[1] else size, "channels": channels}

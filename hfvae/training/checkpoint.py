@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .errors import HubError
-from .storage import digest, write_folder
+from ..errors import HubError
+from ..storage import digest, write_folder
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
 NAME = "checkpoint-{:06d}"

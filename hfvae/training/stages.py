@@ -60,7 +60,7 @@ class Stage(ABC):
     def finish(self, trained: Any) -> None:
         """Put the trained module, or its moving average, in its place."""
 
-    def look(self, metrics: dict[str, Tensor]) -> None:
+    def look(self, metrics: dict[str, Tensor]) -> None:  # noqa: B027
         """Called at every tenth of the way."""
 
 
@@ -185,9 +185,9 @@ class PriorStage(Stage):
         model = self.run.model
         if model.config.prior == self.prior and self.trained:
             return  # a checkpoint's
-        settings = {}
-        if most is not None and hasattr(model.config, "prior_components"):
-            settings["prior_components"] = min(model.config.prior_components, most)
+        settings, asked = {}, getattr(model.config, "prior_components", None)
+        if most is not None and asked is not None:
+            settings["prior_components"] = min(asked, most)
         model.set_prior(self.prior, **settings)
 
     @property
