@@ -27,11 +27,11 @@ from gradio.themes.utils.fonts import LocalFont
 from starlette.middleware import Middleware
 
 import hfvae
-from hfvae.card import resource
 from hfvae.demo.actions import MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, make_actions
 from hfvae.demo.inputs import MAX_BODY, BodyLimit, Page, Picture
 from hfvae.demo.menu import Models
 from hfvae.demo.scrubber import scrubber
+from hfvae.hub import resource
 from hfvae.space import HARDWARE, publish
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

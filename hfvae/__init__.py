@@ -18,7 +18,7 @@ _HOMES = {
     "VAEConfig": "configs",
     "VQVAE": "models",
     "VQVAEConfig": "configs",
-    "from_pretrained": "hub",
+    "from_pretrained": "models",
     "grid": "images",
     "to_pil": "images",
 }
@@ -27,9 +27,8 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from .configs import PRESETS, AutoencoderConfig, VAEConfig, VQVAEConfig
     from .errors import HubError
-    from .hub import from_pretrained
     from .images import grid, to_pil
-    from .models import VAE, VQVAE, Autoencoder, Output
+    from .models import VAE, VQVAE, Autoencoder, Output, from_pretrained
 
 
 def __getattr__(name: str) -> Any:

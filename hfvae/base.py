@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from . import functional as F
+from . import hub
 from .configs import Config
-from .errors import HubError
 from .images import preprocess
 from .latents import Latents, Posterior
 from .likelihoods import Likelihood, make_likelihood
@@ -297,35 +297,23 @@ class BaseAutoencoder(nn.Module):
         x = preprocess(images, self.config.size, self.config.channels)
         return x.to(self.device, self.dtype)
 
-    # The Hub. `hub` builds models, so it is imported when it is used.
+    # The Hub
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json, model.safetensors and, where there is none, README.md to a folder.
 
         Nothing is left half-written: a model that was there stays whole until the new one is.
         """
-        from .hub import save_pretrained
-
-        save_pretrained(self, directory)
+        hub.save_pretrained(self, directory)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Publish on the Hugging Face Hub: see `hfvae.hub.push_to_hub`."""
-        from .hub import push_to_hub
-
-        return push_to_hub(self, repo_id, **kwargs)
+        return hub.push_to_hub(self, repo_id, **kwargs)
 
     @classmethod
     def from_pretrained(cls, repo_or_dir: str | Path, **kwargs: Any) -> Any:
-        """`hfvae.from_pretrained`, refusing a model of another family."""
-        from .hub import from_pretrained
-
-        model = from_pretrained(repo_or_dir, **kwargs)
-        if not isinstance(model, cls):
-            raise HubError(
-                f"{repo_or_dir} holds a {type(model).__name__} ({model.config.model_type}), not a "
-                f"{cls.__name__}; hfvae.from_pretrained(...) picks the class"
-            )
-        return model
+        """`hfvae.from_pretrained`, refusing a model of another family before it is fetched."""
+        return from_pretrained(repo_or_dir, family=cls, **kwargs)
 
     # The steps between images, features, latents and the likelihood's parameters
 
@@ -436,3 +424,57 @@ def _tried(name: str, part: nn.Module, x: Tensor) -> Tensor:
 def _device_of(module: nn.Module) -> torch.device:
     tensor = next(module.parameters(), None)
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+FAMILIES: dict[str, type[BaseAutoencoder]] = {}  # by model_type; `hfvae.models` fills it
+
+
+def from_pretrained(
+    repo_or_dir: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    family: type[BaseAutoencoder] | None = None,
+) -> Any:
+    """The model in a folder or a Hub repository, of the right family, in eval mode.
+
+    Args:
+        repo_or_dir: a folder, or `owner/name` on the Hub. An existing folder wins.
+        revision: branch, tag or commit of the repository.
+        token: Hub token; by default the one that `hf auth login` saved.
+        cache_dir: where downloads are kept.
+        force_download: fetch again what is in the cache.
+        local_files_only: make no request, use the cache.
+        device: where the model goes; the CPU by default.
+        dtype: what its floats become; float32 by default, in whatever they are stored.
+        encoder, decoder: the custom parts that the model was made with, if it was.
+        family: the class that is wanted, where another is to be refused.
+
+    Raises:
+        HubError: what was found is no model, or not a sound one; the message says which.
+        FileNotFoundError: no such folder or repository, or a file is missing there.
+    """
+    source = hub.source_of(
+        repo_or_dir,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
+    return hub.load(
+        source,
+        FAMILIES,
+        family=family,
+        device=device,
+        dtype=dtype,
+        encoder=encoder,
+        decoder=decoder,
+    )

@@ -18,8 +18,8 @@ from .base import BaseAutoencoder
 from .data import ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN, expand
-from .hub import from_pretrained
 from .machine import keep_freed_memory
+from .models import from_pretrained
 from .sources import DataError
 from .sprites import FACTORS, Sprites
 

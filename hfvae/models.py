@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from .base import BaseAutoencoder, Output, in_eval_mode
+from .base import FAMILIES, BaseAutoencoder, Output, from_pretrained, in_eval_mode
 from .configs import AutoencoderConfig, VAEConfig, VQVAEConfig, fsq_levels
 from .latents import Codes, FiniteScalarQuantizer, Gaussian, Point, VectorQuantizer
 from .networks import grid_of
 
-__all__ = ["FAMILIES", "VAE", "VQVAE", "Autoencoder", "BaseAutoencoder", "Output"]
+__all__ = [
+    "FAMILIES",
+    "VAE",
+    "VQVAE",
+    "Autoencoder",
+    "BaseAutoencoder",
+    "Output",
+    "from_pretrained",
+]
 
 
 class Autoencoder(BaseAutoencoder):
@@ -134,6 +140,4 @@ class VQVAE(BaseAutoencoder):
         return self._decode_in_chunks(self.bottleneck.lookup(codes))
 
 
-FAMILIES: dict[str, type[Any]] = {
-    family.config_class.model_type: family for family in (Autoencoder, VAE, VQVAE)
-}
+FAMILIES |= {family.config_class.model_type: family for family in (Autoencoder, VAE, VQVAE)}

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
 
-from .card import CARD, resource, sign
-from .errors import expand, in_words
-from .hub import from_pretrained, is_path, published_files
-from .remote import commit, hub_api, make_repository
+from .errors import expand
+from .hub import is_path, published_files
+from .hub.card import CARD, resource, sign
+from .hub.remote import commit, hub_api, make_repository
+from .hub.words import in_words
+from .models import from_pretrained
 
 HARDWARE = "zero-a10g"  # ZeroGPU: the only hardware for Gradio on which a free account may build
 PLATFORM = ("gradio", "huggingface-hub")  # a Space brings them in the version that its card names

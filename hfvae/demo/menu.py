@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..base import BaseAutoencoder
-from ..card import CARD
 from ..errors import HubError, expand
-from ..hub import is_path, load, source_of
-from ..remote import Repository
+from ..hub import CARD, CONFIG, WEIGHTS, is_path, load, source_of
+from ..hub.remote import Repository
+from ..models import FAMILIES
 from ..sprites import FACTORS
-from ..storage import CONFIG, WEIGHTS
 from .inputs import words
 
 EVALUATION = "evaluation.json"
@@ -35,7 +32,7 @@ class Entry:
     def __init__(self, name: str, source: Any, device: str) -> None:
         self.name = name
         # float32 whatever was stored: half precision is slow on a CPU.
-        self.model: BaseAutoencoder = load(source, device=device, dtype=torch.float32)
+        self.model: BaseAutoencoder = load(source, FAMILIES, device=device)
         if self.model.config.channels not in (1, 3, 4):
             raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
         self.folder: Path | None = getattr(source, "path", None)  # a Repository has none

@@ -5,8 +5,7 @@ from typing import Any
 
 from ..base import BaseAutoencoder
 from ..configs import PRESETS, Config
-from ..hub import from_pretrained
-from ..models import FAMILIES
+from ..models import FAMILIES, from_pretrained
 from .config import TrainConfig
 from .errors import TrainingError
 

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import HubError
-from ..storage import digest, write_folder
+from ..hub.files import digest, write_folder
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
 NAME = "checkpoint-{:06d}"

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from ..hub import push_folder
-from ..remote import check_write_access, make_repository
+from ..hub.remote import check_write_access, make_repository
 from ..space import HARDWARE, publish
 from .config import TrainConfig
 from .errors import TrainingError

@@ -11,15 +11,14 @@ from typing import Any
 import torch
 
 from ..base import BaseAutoencoder
-from ..card import CARD, render_card
 from ..data import ImageSet, load_images
 from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
-from ..hub import MEASURED, is_path
+from ..hub import CARD, MEASURED, WEIGHTS, is_path, model_files, write_folder
+from ..hub.card import render_card
 from ..machine import best_precision, keep_freed_memory, threads_left
 from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
 from ..sources import check_name, licence
-from ..storage import WEIGHTS, model_files, write_folder
 from . import checkpoint
 from .budget import make_budgets
 from .build import build, model_config, with_base

@@ -14,9 +14,9 @@ from ..base import BaseAutoencoder
 from ..data import ImageSet
 from ..evaluate import batches, latent_metrics
 from ..functional import uniform
+from ..hub import write_folder
 from ..priors import make_prior, prior_class
 from ..report import PROGRESS, advice, samples_png
-from ..storage import write_folder
 from .budget import beta
 from .errors import TrainingError
 from .progress import StopOnInterrupt, log_picture

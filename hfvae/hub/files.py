@@ -21,9 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .configs import Config
-from .errors import HubError
-from .models import FAMILIES, BaseAutoencoder
+from ..configs import Config
+from ..errors import HubError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FITTED = "prior.fitted"  # without it, as in the first files, a prior counts as fitted
@@ -33,7 +32,7 @@ MAX_CONFIG_BYTES = 100_000
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def model_files(model: BaseAutoencoder) -> dict[str, bytes]:
+def model_files(model: Any) -> dict[str, bytes]:
     """The two files that are the model."""
     settings = {"model_type": model.config.model_type, "format_version": FORMAT_VERSION}
     if model.custom_parts:
@@ -97,7 +96,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def read_config(path: Path, where: str) -> tuple[Config, list[str], dict[str, Any]]:
+def read_config(
+    path: Path, where: str, families: Mapping[str, type[Any]]
+) -> tuple[Config, list[str], dict[str, Any]]:
     """The config in a config.json, the names of its custom parts, and the raw settings."""
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise HubError(f"{where}: {CONFIG} is larger than {MAX_CONFIG_BYTES:,} bytes")
@@ -118,12 +119,12 @@ def read_config(path: Path, where: str) -> tuple[Config, list[str], dict[str, An
             f"{where}: saved in format {version}, and this hfvae reads up to {FORMAT_VERSION}: "
             "pip install -U hfvae"
         )
-    if not isinstance(kind, str) or kind not in FAMILIES:
-        known = ", ".join(FAMILIES)
+    if not isinstance(kind, str) or kind not in families:
+        known = ", ".join(families)
         raise HubError(f"{where}: unknown model_type {kind!r:.80}; this hfvae knows {known}")
     if not isinstance(custom, list) or not set(map(str, custom)) <= {"encoder", "decoder"}:
         raise HubError(f"{where}: custom_parts in {CONFIG} must list 'encoder' or 'decoder'")
-    config_class = FAMILIES[kind].config_class
+    config_class = families[kind].config_class
     if unknown := sorted(set(values) - {f.name for f in fields(config_class)}):
         raise HubError(f"{where}: unknown settings in {CONFIG}: {_line(', '.join(unknown))}")
     try:
@@ -204,12 +205,13 @@ def _check_names_and_shapes(
 
 
 def build(
+    family: type[Any],
     config: Config,
     custom: list[str],
     encoder: nn.Module | None,
     decoder: nn.Module | None,
     where: str,
-) -> BaseAutoencoder:
+) -> Any:
     """The model of a config, without memory for its own tensors yet."""
     for name, part in [("encoder", encoder), ("decoder", decoder)]:
         if name in custom and part is None:
@@ -218,7 +220,7 @@ def build(
                 f"build one and load with {name}=..."
             )
     with torch.device("meta"):
-        return FAMILIES[config.model_type](config, encoder=encoder, decoder=decoder)
+        return family(config, encoder=encoder, decoder=decoder)
 
 
 def _line(text: object) -> str:

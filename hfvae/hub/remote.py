@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from .. import __version__
+from ..errors import HubError
 from .card import CARD, is_edited
-from .errors import HubError, in_words
-from .storage import CONFIG, WEIGHTS
+from .files import CONFIG, WEIGHTS
+from .words import in_words
 
 NO_TOKEN = (
     "there is no Hub token here: run hf auth login, or set HF_TOKEN to a token that may write"

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .configs import Config
-from .priors import prior_class
+from ..configs import Config
+from ..priors import prior_class
 
 CARD = "README.md"
 # Ends a card, so that one which a person edited can be told, and kept.
@@ -49,7 +49,7 @@ METRICS = {
 
 def resource(name: str) -> Path:
     """A file of the repository's top level, in a checkout or in an installed wheel."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "resources" / name
     return inside if inside.exists() else package.parent / name
 
