@@ -8,7 +8,10 @@
 //   "codes":   one frame and a grid of codes: a click asks for another code
 // props.exact = {picture, at}: what the server decoded for a place.
 const REST = 250  // milliseconds without movement
-const STEP = 0.02  // of an arrow key
+const KEYS = {  // how far each goes, across and down
+  ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02],
+  Home: [-1, 0], End: [1, 0],
+}
 const still = matchMedia('(prefers-reduced-motion: reduce)')
 const image = new Image()
 let meta = null, at = [0, 0], row = 0, ready = false, queued = false, playing = false, timer = 0, held = false
@@ -136,10 +139,10 @@ element.addEventListener('pointerup', () => { held = false })
 element.addEventListener('pointercancel', () => { held = false })
 element.addEventListener('keydown', (event) => {
   if (!meta || event.target.closest('input')) return
-  const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] || []
-  if (dx === undefined || !['line', 'plane'].includes(meta.kind)) return
+  const step = KEYS[event.key]
+  if (!step || !['line', 'plane'].includes(meta.kind)) return
   event.preventDefault()
-  moved([clamp(at[0] + dx * STEP), clamp(at[1] + dy * STEP)])
+  moved([clamp(at[0] + step[0]), clamp(at[1] + step[1])])
 })
 element.addEventListener('input', (event) => {
   if (!meta || !event.target.dataset.row) return

@@ -34,6 +34,7 @@ def scrubber(label: str, value: dict[str, Any] | None = None, **kwargs: Any) -> 
         js_on_load=(HERE / "scrubber.js").read_text("utf-8"),
         apply_default_css=False,
         exact=None,
+        min_width=256,  # beside others, or below them
         **kwargs,
     )
 
