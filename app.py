@@ -51,7 +51,7 @@ ADDRESS = """(model, count, seed, temperature) => {
 }"""
 
 UPLOAD: dict[str, Any] = {
-    "type": "pil", "format": "png", "sources": ["upload", "clipboard"], "height": 260,
+    "type": "pil", "format": "png", "sources": ["upload", "clipboard"], "height": 280,
     "min_width": 140, "elem_classes": "pixels",
 }  # fmt: skip
 SHOWN: dict[str, Any] = {"type": "pil", "format": "png", "interactive": False}
@@ -152,10 +152,10 @@ def generate_tab(act: Act, model: gr.Dropdown, walk: dict[str, Any] | None) -> l
 
 def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
-        picture = Picture(label="Your picture", elem_id="picture", **UPLOAD)
+        picture = Picture(label="Your picture", elem_id="picture", **UPLOAD | {"min_width": 256})
         compared = gr.ImageSlider(
             label="As the model sees it | its copy",
-            elem_id="compared", elem_classes="pixels", max_height=260, **SHOWN,
+            elem_id="compared", elem_classes="pixels", max_height=210, min_width=256, **SHOWN,
         )  # fmt: skip
     text = gr.Markdown(elem_id="apart")
     with gr.Row():

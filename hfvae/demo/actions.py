@@ -25,7 +25,7 @@ MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
 MAX_NUMBERS = 2**25  # in the images of one answer
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
 LATENTS, PLACES = 6, 11  # sliders of Explore, and decoded places on each
-MAP = 11  # places along each side of the map; odd, so that its middle is one of them
+MAP = 10  # places along each side of the map
 FAR = 6.0  # dB below the usual: of held-out images one in thirty, of other kinds nearly all
 STRANGE = (
     "This is not the kind of picture that this model knows: what you see is the nearest thing "
@@ -150,7 +150,7 @@ def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str,
     model = entry.model
     z = model.encode(x)
     if at is None:
-        at = ((z[0, dims] - low) / (high - low)).clamp(0, 1).tolist()
+        at = place(entry, x)
     else:
         z[0, dims] = low + torch.tensor(at).to(low) * (high - low)
     rows = z.repeat(len(dims), PLACES, 1)
@@ -158,8 +158,15 @@ def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str,
         rows[row, :, dim] = torch.linspace(low[row].item(), high[row].item(), PLACES).to(z)
     return sheet(
         decoded(model, rows.flatten(0, 1)), "sliders", rows=len(dims), at=at,
-        labels=labels, live=True, hint="each slider is one latent",
+        picture=data_uri(to_pil(model.decode(z))[0]), labels=labels, live=True,
+        hint="each slider is one latent",
     )  # fmt: skip
+
+
+def place(entry: Entry, x: Tensor) -> list[float]:
+    """Where a picture lies along each of the telling latents, from 0 to 1."""
+    dims, _, low, high = telling_latents(entry, x)
+    return ((entry.model.encode(x)[0, dims] - low) / (high - low)).clamp(0, 1).tolist()
 
 
 def places_on_map(entry: Entry, x: Tensor, places: Tensor) -> Tensor:
@@ -175,8 +182,10 @@ def latent_map(entry: Entry, x: Tensor) -> dict[str, Any]:
     side = torch.linspace(0, 1, MAP)
     places = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).flatten(0, 1)
     names = telling_latents(entry, x)[1]
+    at = [*place(entry, x), 0.5][:2]  # of a single latent, anywhere down
     return sheet(
-        places_on_map(entry, x, places), "plane", rows=MAP, at=[0.5, 0.5], live=True,
+        places_on_map(entry, x, places), "plane", rows=MAP, at=at, live=True,
+        picture=data_uri(to_pil(places_on_map(entry, x, torch.tensor([at])))[0]),
         hint=f"move over the map, or drag: across {names[0]}, down {names[:2][-1]}",
     )  # fmt: skip
 

@@ -1,7 +1,8 @@
 // A sheet of decoded frames, drawn on a canvas. Moving never asks the server: neighbouring frames are
 // cross-faded. Where the movement rests, `release` asks it for the exact picture.
 //
-// props.value = {kind, sheet, columns, rows, width, height, at, play, ...}; at = [x, y], from 0 to 1.
+// props.value = {kind, sheet, columns, rows, width, height, at, picture, play, ...}; at = [x, y], from
+// 0 to 1; picture = what the server decoded for that place, if it did.
 //   "line":    columns frames along x
 //   "plane":   columns frames along x, rows along y
 //   "sliders": each row is one latent; at = a place for each of them
@@ -92,15 +93,15 @@ function load() {
   image.onload = () => {
     ready = true
     draw()
+    exact(meta)
     playing = Boolean(meta.play) && !still.matches
     if (playing) requestAnimationFrame(play)
   }
   image.src = meta.sheet
 }
 
-function exact() {
-  const found = props.exact
-  if (!found || !meta || JSON.stringify(found.at) !== JSON.stringify(at)) return  // moved on since
+function exact(found) {
+  if (!found?.picture || !meta || JSON.stringify(found.at) !== JSON.stringify(at)) return  // moved on since
   const picture = new Image()
   picture.onload = () => {
     if (JSON.stringify(found.at) !== JSON.stringify(at)) return
@@ -152,5 +153,5 @@ element.addEventListener('input', (event) => {
   moved(place)
 })
 watch('value', load)
-watch('exact', exact)
+watch('exact', () => exact(props.exact))
 load()
