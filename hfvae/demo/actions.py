@@ -26,7 +26,7 @@ MAX_NUMBERS = 2**25  # in the images of one answer
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
 LATENTS, PLACES = 6, 11  # sliders of Explore, and decoded places on each
 MAP = 10  # places along each side of the map
-FAR = 6.0  # dB below the usual: of held-out images one in thirty, of other kinds nearly all
+FAR = 8.0  # dB below the usual: so are 3 held-out images in 1000, and most of other kinds
 STRANGE = (
     "This is not the kind of picture that this model knows: what you see is the nearest thing "
     "that it can draw."
@@ -68,7 +68,7 @@ def how_far(entry: Entry, x: Tensor, y: Tensor) -> str:
     """How far a reconstruction is from its picture, for somebody who is new to this."""
     model, decibels = entry.model, psnr(x, y).item()
     likeness = ["Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal."]
-    text = likeness[sum(decibels > limit for limit in (12, 18, 23, 30))]
+    text = likeness[sum(decibels > limit for limit in (15, 18, 23, 30))]
     if entry.usual_psnr is not None and decibels < entry.usual_psnr - FAR:
         text = STRANGE
     text += f" PSNR {decibels:.1f} dB{usually(entry.usual_psnr, 1)}: the more, the closer."
