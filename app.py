@@ -52,7 +52,7 @@ ADDRESS = """(model, count, seed, temperature) => {
 
 UPLOAD: dict[str, Any] = {
     "type": "pil", "format": "png", "sources": ["upload", "clipboard"], "height": 280,
-    "min_width": 140, "elem_classes": "pixels",
+    "elem_classes": "pixels",
 }  # fmt: skip
 SHOWN: dict[str, Any] = {"type": "pil", "format": "png", "interactive": False}
 GALLERY: dict[str, Any] = {
@@ -152,7 +152,7 @@ def generate_tab(act: Act, model: gr.Dropdown, walk: dict[str, Any] | None) -> l
 
 def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
-        picture = Picture(label="Your picture", elem_id="picture", **UPLOAD | {"min_width": 256})
+        picture = Picture(label="Your picture", elem_id="picture", min_width=256, **UPLOAD)
         compared = gr.ImageSlider(
             label="As the model sees it | its copy",
             elem_id="compared", elem_classes="pixels", max_height=210, min_width=256, **SHOWN,
@@ -283,7 +283,9 @@ def main() -> None:
     )
     parser.add_argument("--model", nargs="+", help="folders or Hub ids")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
-    parser.add_argument("--share", action="store_true", help="a public link as well, for a week at most")
+    parser.add_argument(
+        "--share", action="store_true", help="a public link as well, for a week at most"
+    )
     parser.add_argument("--push_to_space", metavar="ID", help="publish as a Space, and stop")
     parser.add_argument(
         "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"

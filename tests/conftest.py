@@ -73,7 +73,7 @@ def generator():
 
 
 def with_pictures(model, folder):
-    """Beside a model: its card, new images, and 16 held-out ones, which it returns: (16, C, H, W)."""
+    """Its card and pictures beside a model; returns the held-out images in them, (16, C, H, W)."""
     shape = (16, model.config.channels, *model.config.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
     (folder / "samples.png").write_bytes(samples_png(model))

@@ -554,6 +554,14 @@ def test_the_map_says_how_to_use_it(demo_models):
     assert plane.value["hint"].startswith("move over the map, or drag: across z")
 
 
+def test_sliders_of_the_model_before_get_words(demo_models):
+    act = actions(demo_models / "codes")
+    picture = Image.effect_noise((20, 16), 80).convert("RGB")
+    for move, at in [("move_sliders", [0.5] * 6), ("move_on_map", [0.5] * 2)]:
+        with pytest.raises(Exception, match="This model has a grid of codes: press Explore"):
+            act[move](None, picture, SimpleNamespace(_data={"at": at}))
+
+
 def test_explore_begins_with_the_picture_exactly(demo_models):
     model = hfvae.from_pretrained(demo_models / "colour")
     x = seeded(model, 1)
@@ -565,8 +573,9 @@ def test_explore_begins_with_the_picture_exactly(demo_models):
 
 
 def test_the_start_says_how_to_share(demo_models, monkeypatch, capsys):
-    import app
     import gradio
+
+    import app
 
     monkeypatch.setattr(gradio.Blocks, "block_thread", gradio.Blocks.close)
     monkeypatch.setattr("sys.argv", ["app.py", "--model", str(demo_models / "colour")])
@@ -604,7 +613,9 @@ def test_a_card_fetches_nothing():
     assert "license" not in text
     assert text.startswith("# A")
     picture = {"samples": Image.new("RGB", (9, 9))}
-    often = describe("!![samples](samples.png) ![a](samples.png) [samples](samples.png)" * 99, picture)
+    often = describe(
+        "!![samples](samples.png) ![a](samples.png) [samples](samples.png)" * 99, picture
+    )
     assert often.count("data:") == often.count("![") == 1
     assert re.fullmatch(r"!\[samples\]\(data:image/webp;base64,[\w+/=]+\) .*", often)
 

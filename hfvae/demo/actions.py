@@ -112,6 +112,8 @@ def telling_latents(entry: Entry, x: Tensor) -> Telling:
 
     Of a model that cannot draw images to compare, the first ones, around where the picture is.
     """
+    if isinstance(entry.model, VQVAE):  # the page still shows another model's latents
+        raise words("This model has a grid of codes: press Explore to see it.")
     if entry.model.prior is None:
         code = entry.model.encode(x)[0]
         order = list(range(min(LATENTS, len(code))))
