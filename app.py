@@ -196,8 +196,10 @@ def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.T
         label="Animation, to download",
         format="webp",
         interactive=False,
-        height=260,
+        height=280,
         elem_id="animation",
+        elem_classes="pixels",
+        buttons=["download", "fullscreen"],  # Gradio's "Share" works on Spaces alone
         visible=False,
     )
     with gr.Accordion("All steps", open=False):

@@ -253,6 +253,7 @@ def test_the_way_can_be_kept_as_an_animation(open_page):
     page.wait_for_timeout(300)
     body = page.request.get(image.get_attribute("src")).body()
     assert Image.open(io.BytesIO(body)).n_frames > 20
+    assert page.get_by_role("button", name="Share").count() == 0  # what it offers is not there
 
 
 def test_a_slider_of_explore_shows_at_once_and_then_exactly(open_page):
