@@ -12,6 +12,7 @@ type other Hub ids, unless HFVAE_ALLOW_HUB=0.
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves this machine
@@ -40,16 +41,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 THEME = gr.themes.Default(
     font=[LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
     font_mono=[LocalFont("IBM Plex Mono", weights=(400, 700)), "monospace"],
-)
-CSS = """
-.pixels img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain }
-.pixels .grid-container { grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)) !important }
-.pixels .grid-wrap { max-height: none !important; min-height: 0 !important }
-.pixels .grid-wrap, .pixels .gallery-item, .pixels .thumbnail-item { height: auto !important }
-.pixels .grid-container { grid-auto-rows: auto !important; height: auto !important }
-.pixels .grid-container.pt-6 { padding-top: 32px !important }
-.pixels .thumbnail-item { aspect-ratio: auto !important }
-"""
+).set(body_text_color_subdued="*neutral_500")  # its own grey is hard to read
+CSS = (Path(hfvae.__file__).parent / "demo" / "page.css").read_text("utf-8")
 # "Generate" always draws a new seed; the field holds the one that was used.
 NEW_SEED = "(model, count, seed, temperature) => [model, count, null, temperature]"
 # The address bar says what is shown, so that it can be shared.
@@ -58,7 +51,7 @@ ADDRESS = """(model, count, seed, temperature) => {
 }"""
 
 UPLOAD: dict[str, Any] = {
-    "type": "pil", "format": "png", "sources": ["upload", "clipboard"], "height": 260,
+    "type": "pil", "format": "png", "sources": ["upload", "clipboard"], "height": 280,
     "elem_classes": "pixels",
 }  # fmt: skip
 SHOWN: dict[str, Any] = {"type": "pil", "format": "png", "interactive": False}
@@ -95,9 +88,8 @@ def build(models: Models) -> gr.Blocks:
             for_blend = interpolate_tab(act, model, examples, tab)
         with gr.Tab("Explore") as tab:
             for_change = explore_tab(act, model, examples, tab)
-        with gr.Tab("About"):
+        with gr.Tab("About") as tab:
             card = gr.Markdown(elem_id="card")
-            pictures = gr.Gallery(label="Beside the card", columns=2, format="png", height="auto")
 
         arrive: dict[str, Any] = {
             "fn": act["arrive"], "inputs": model,
@@ -111,11 +103,13 @@ def build(models: Models) -> gr.Blocks:
             "fn": None, "inputs": [model, count, seed, temperature], "js": ADDRESS,
         } | PRIVATE  # fmt: skip
         about: dict[str, Any] = {
-            "fn": act["about"], "inputs": model, "outputs": [card, pictures],
+            "fn": act["about"], "inputs": model, "outputs": card,
         } | QUIET  # fmt: skip
-        model.change(**arrive)
-        model.change(**generate, **PRIVATE).then(**address)
-        gr.on([demo.load, model.change], **about)
+        # One after the other, so that a wrong name gives one message.
+        arrived = model.change(**arrive).success
+        arrived(**generate, **PRIVATE).then(**address)
+        arrived(**about)
+        tab.select(**about)
         opened = demo.load(
             act["open_link"], None, [model, count, temperature, images, seed], **QUIET
         )
@@ -127,7 +121,7 @@ def build(models: Models) -> gr.Blocks:
 
 
 def starts(examples: list[Any]) -> gr.Gallery:
-    """A row of new images to begin with, for visitors without a picture at hand."""
+    """A row of pictures to begin with, for visitors without one at hand."""
     return gr.Gallery(
         examples, label="Pictures to start from", allow_preview=False, buttons=[], **GALLERY
     )
@@ -158,12 +152,12 @@ def generate_tab(act: Act, model: gr.Dropdown, walk: dict[str, Any] | None) -> l
 
 def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
-        picture = Picture(label="Your picture", elem_id="picture", **UPLOAD)
+        picture = Picture(label="Your picture", elem_id="picture", min_width=256, **UPLOAD)
         compared = gr.ImageSlider(
-            label="As the model sees it | what the model made of it",
-            elem_id="compared", elem_classes="pixels", max_height=260, **SHOWN,
+            label="As the model sees it | its copy",
+            elem_id="compared", elem_classes="pixels", max_height=210, min_width=256, **SHOWN,
         )  # fmt: skip
-    text = gr.Textbox(label="How far apart", interactive=False)
+    text = gr.Markdown(elem_id="apart")
     with gr.Row():
         draw = gr.Button("Draw one")
         go = gr.Button("Reconstruct", variant="primary")
@@ -202,8 +196,11 @@ def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.T
         label="Animation, to download",
         format="webp",
         interactive=False,
-        height=260,
+        height=280,
         elem_id="animation",
+        elem_classes="pixels",
+        buttons=["download", "fullscreen"],  # Gradio's "Share" works on Spaces alone
+        visible=False,
     )
     with gr.Accordion("All steps", open=False):
         steps_shown = gr.Gallery(label="From one picture to the other", **GALLERY)
@@ -288,7 +285,9 @@ def main() -> None:
     )
     parser.add_argument("--model", nargs="+", help="folders or Hub ids")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
-    parser.add_argument("--share", action="store_true", help="a public link for three days")
+    parser.add_argument(
+        "--share", action="store_true", help="a public link as well, for a week at most"
+    )
     parser.add_argument("--push_to_space", metavar="ID", help="publish as a Space, and stop")
     parser.add_argument(
         "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"
@@ -308,7 +307,17 @@ def main() -> None:
     except OSError as error:
         print(f"app.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    build(models).launch(server_port=args.port, share=args.share, **LAUNCH)
+    demo = build(models)
+    # Gradio's own words speak of launch(), which nobody calls here.
+    _, url, public = demo.launch(
+        server_port=args.port, share=args.share, prevent_thread_lock=True, quiet=True, **LAUNCH
+    )
+    print(f"The demo is at {url} until you press Ctrl+C.")
+    if public:
+        print("The public link works as long, and for a week at most.")
+    elif not args.share:
+        print("For a public link as well: python app.py --share")
+    demo.block_thread()
 
 
 if __name__ == "__main__":

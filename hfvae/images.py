@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GAP = 2  # white pixels between the images of a grid
 
 
 def open_image(source: Any) -> Image.Image:
@@ -122,14 +123,32 @@ def grid(x: Tensor | Sequence[Image.Image], columns: int | None = None) -> Image
     if not images:
         raise ValueError("no images given")
     columns = columns or (len(images) if len(images) <= 8 else math.ceil(math.sqrt(len(images))))
-    gap = 2
-    w, h = images[0].width + gap, images[0].height + gap
+    w, h = images[0].width + GAP, images[0].height + GAP
     rows = math.ceil(len(images) / columns)
     background = {"L": 255, "RGB": (255,) * 3, "RGBA": (255,) * 4}[images[0].mode]
-    sheet = Image.new(images[0].mode, (columns * w - gap, rows * h - gap), background)
+    sheet = Image.new(images[0].mode, (columns * w - GAP, rows * h - GAP), background)
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * w, i // columns * h))
     return sheet
+
+
+def first_row(picture: Image.Image, size: tuple[int, int]) -> list[Image.Image]:
+    """The images (height, width) in the first row of a `grid` that may have been enlarged.
+
+    They come out as they went in; [] if the picture is no such grid, or one that was smoothed.
+    """
+    pixels, (h, w) = np.asarray(picture), size
+    for factor in range(picture.width // w, 0, -1):  # the largest that fits the pixels
+        small = pixels[::factor, ::factor]
+        if any((n + GAP) % (side + GAP) for n, side in zip(small.shape, size, strict=False)):
+            continue
+        gaps = [small[h + i :: h + GAP] for i in range(GAP)]
+        gaps += [small[:, w + i :: w + GAP] for i in range(GAP)]
+        enlarged = small.repeat(factor, 0).repeat(factor, 1)
+        if np.array_equal(enlarged, pixels) and all((gap == 255).all() for gap in gaps):
+            starts = range(0, small.shape[1], w + GAP)
+            return [Image.fromarray(small[:h, x : x + w]) for x in starts]
+    return []
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -28,6 +28,9 @@ from accelerate.state import AcceleratorState
 
 import hfvae
 from hfvae import VAE, VAEConfig
+from hfvae.card import render_card
+from hfvae.data import ImageSet
+from hfvae.report import reconstructions_png, samples_png
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py and app.py
 
@@ -70,6 +73,18 @@ def generator():
     return lambda seed=0: torch.Generator().manual_seed(seed)
 
 
+def with_pictures(model, folder):
+    """Its card and pictures beside a model; returns the held-out images in them, (16, C, H, W)."""
+    shape = (16, model.config.channels, *model.config.size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    (folder / "samples.png").write_bytes(samples_png(model))
+    held_out = ImageSet("noise", "test", pixels)
+    (folder / "reconstructions.png").write_bytes(reconstructions_png(model, held_out))
+    card = render_card(model.config, name=folder.name, pictures=True)
+    (folder / "README.md").write_text(card, "utf-8")
+    return held_out.batch(slice(None))
+
+
 DEMO_MODELS = ["colour", "binary", "codes", "plain", "fitted"]
 
 
@@ -92,6 +107,7 @@ def demo_models(tmp_path_factory):
         model(torch.rand(8, model.config.channels, 16, 20).round())
         model.save_pretrained(folder / name)
     (folder / "colour" / "evaluation.json").write_text('{"latent_x": 2, "latent_colour": 2}')
+    with_pictures(models["colour"], folder / "colour")
     return folder
 
 

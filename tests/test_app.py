@@ -5,18 +5,19 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import xet
-from conftest import DEMO_MODELS
+from conftest import DEMO_MODELS, with_pictures
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -451,19 +452,160 @@ def test_folders_of_one_name_are_told_apart_and_paths_of_the_operator_known(demo
     assert menu["colour 2"].model.config.model_type == "vq-vae"
 
 
-def test_about_shows_pictures_from_any_folder(demo_models, tmp_path):
+def actions(folder):
+    return make_actions(Models([str(folder)]), on_gpu=lambda f: f)
+
+
+def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_path):
+    folder = tmp_path / "m"
+    shutil.copytree(demo_models / "colour", folder)
+    (folder / "README.md").write_text(
+        f'from_pretrained("{folder}")\n![samples](samples.png)\nthe copies:\n'
+        "![reconstructions](reconstructions.png)\nthe end"
+    )
+    card = actions(folder)["about"](None)
+    assert card.startswith('from_pretrained("m")')  # and no path of this machine
+    assert str(tmp_path) not in card
+    order = "samples", "the copies", "reconstructions", "the end"
+    assert [card.index(word) for word in order] == sorted(card.index(word) for word in order)
+    for name in ("samples", "reconstructions"):
+        kind, data = re.search(rf"!\[{name}\]\(data:image/(\w+);base64,([^)]*)\)", card).groups()
+        assert kind == "webp"
+        shown = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert np.array_equal(np.asarray(shown), pixels(folder / f"{name}.png"))
+    (folder / "samples.png").write_text("broken")
+    assert "samples" not in actions(folder)["about"](None)
+
+
+def start_pictures(act):
+    """What "Pictures to start from" shows, in each tab the same: uint8 (N, H, W, C)."""
+    _, *rows = act["arrive"](None)
+    assert rows[0] == rows[1] == rows[2]
+    return np.stack([pixels(file) for file in rows[0]]) if rows[0] else []
+
+
+def test_pictures_to_start_from_are_held_out_images(demo_models, tmp_path):
+    folder = tmp_path / "m"
+    model = hfvae.from_pretrained(demo_models / "colour")
+    model.save_pretrained(folder)
+    drawn = np.stack([np.asarray(p) for p in hfvae.to_pil(seeded(model, 8))])
+    assert np.array_equal(start_pictures(actions(folder)), drawn)  # nothing lies beside it
+    x = with_pictures(model, folder)
+    act = actions(folder)
+    held_out = [np.asarray(picture) for picture in hfvae.to_pil(x[:8])]
+    assert np.array_equal(start_pictures(act), np.stack(held_out))
+    assert np.array_equal(pixels(act["start"](None, None)), held_out[0])
+    assert [p.tolist() for p in map(pixels, act["start_two"](None, None, None))] == [
+        p.tolist() for p in held_out[:2]
+    ]
+    picked = act["pick"](None, SimpleNamespace(index=5))
+    assert np.array_equal(pixels(picked), held_out[5])
+    (folder / "reconstructions.png").write_bytes(b"broken")
+    assert np.array_equal(start_pictures(actions(folder)), drawn)
+    Image.new("1", (10_000, 10_000)).save(folder / "reconstructions.png")
+    assert np.array_equal(start_pictures(actions(folder)), drawn)
+
+
+def seeded(model, n):
+    return model.sample(n, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_model_without_a_prior_starts_from_held_out_images_too(demo_models, tmp_path):
+    model = hfvae.from_pretrained(demo_models / "plain")
+    model.save_pretrained(tmp_path / "m")
+    assert len(start_pictures(actions(tmp_path / "m"))) == 0
+    sampler = hfvae.from_pretrained(demo_models / "colour")  # draws its samples.png
+    with_pictures(sampler, tmp_path / "m")
+    assert len(start_pictures(actions(tmp_path / "m"))) == 8
+
+
+def test_pictures_of_a_model_from_the_hub(hub, model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "m")
+    x = with_pictures(model, tmp_path / "m")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    hub.add("models/me/pictured", files)
+
+    def visit():
+        act = make_actions(Models(["me/pictured"], allow_hub=True), on_gpu=lambda f: f)
+        menu = Models(["none"], allow_hub=True)
+        visited = make_actions(menu, on_gpu=lambda f: f)
+        return act, visited
+
+    def first(act, name):
+        return pixels(act["start"](name, None))
+
+    held_out, drawn = (np.asarray(hfvae.to_pil(t)[0]) for t in (x, seeded(model, 8)))
+    own, visited = visit()
+    assert np.array_equal(first(own, None), held_out)
+    assert np.array_equal(first(visited, "me/pictured"), held_out)
+    assert visited["about"]("me/pictured").count("](data:image/") == 2
+    monkeypatch.setattr("hfvae.demo.menu.MAX_PICTURES", 100)
+    hub.requests.clear()
+    _, visited = visit()
+    assert np.array_equal(first(visited, "me/pictured"), drawn)
+    assert not [r for r in hub.requests if "reconstructions.png" in r.path]  # before it is fetched
+
+
+def test_what_a_model_does_not_know_is_called_so(demo_models, tmp_path):
     shutil.copytree(demo_models / "colour", tmp_path / "m")
-    Image.new("RGB", (9, 9)).save(tmp_path / "m" / "samples.png")
-    (tmp_path / "m" / "README.md").write_text(f'from_pretrained("{tmp_path}/m")')
-    act = make_actions(Models([str(tmp_path / "m")]), on_gpu=lambda f: f)
-    card, (shown,) = act["about"](None)
-    assert card == 'from_pretrained("m")'  # and no path of this machine
-    assert Path(get_upload_folder()) in Path(shown).parents  # the one folder that is served
-    assert Path(shown).read_bytes() == (tmp_path / "m" / "samples.png").read_bytes()
+    picture = Image.effect_noise((20, 16), 80).convert("RGB")
+
+    def said(**measured):
+        (tmp_path / "m" / "evaluation.json").write_text(json.dumps(measured))
+        return actions(tmp_path / "m")["reconstruct"](None, picture)[2]
+
+    text = said()
+    decibels = float(re.search(r"PSNR ([\d.]+) dB: the more, the closer", text)[1])
+    assert decibels < 15
+    assert text.startswith("Little alike.")
+    assert "usually" not in text
+    text = said(psnr=decibels + 9, bits_per_dim=4.271)
+    assert text.startswith("This is not the kind of picture that this model knows: what you see is")
+    assert f"(usually {decibels + 9:.1f})" in text
+    assert re.search(r"surprises the model by [\d.]+ bits/dim \(usually 4.27\), [\d,]+ nats", text)
+    assert said(psnr=decibels + 3).startswith("Little alike.")
+
+
+def test_the_map_says_how_to_use_it(demo_models):
+    picture = Image.effect_noise((20, 16), 80).convert("RGB")
+    _, plane, _ = actions(demo_models / "colour")["show_latents"](None, picture)
+    assert plane.value["hint"].startswith("move over the map, or drag: across z")
+
+
+def test_sliders_of_the_model_before_get_words(demo_models):
+    act = actions(demo_models / "codes")
+    picture = Image.effect_noise((20, 16), 80).convert("RGB")
+    for move, at in [("move_sliders", [0.5] * 6), ("move_on_map", [0.5] * 2)]:
+        with pytest.raises(Exception, match="This model has a grid of codes: press Explore"):
+            act[move](None, picture, SimpleNamespace(_data={"at": at}))
+
+
+def test_explore_begins_with_the_picture_exactly(demo_models):
+    model = hfvae.from_pretrained(demo_models / "colour")
+    x = seeded(model, 1)
+    found = actions(demo_models / "colour")["show_latents"](None, hfvae.to_pil(x)[0])
+    expected = np.asarray(hfvae.to_pil(model.reconstruct(model.preprocess(hfvae.to_pil(x))))[0])
+    for part in found[:2]:
+        data = base64.b64decode(part.value["picture"].partition(",")[2])
+        assert np.abs(np.asarray(Image.open(io.BytesIO(data))).astype(int) - expected).max() <= 1
+
+
+def test_the_start_says_how_to_share(demo_models, monkeypatch, capsys):
+    import gradio
+
+    import app
+
+    monkeypatch.setattr(gradio.Blocks, "block_thread", gradio.Blocks.close)
+    monkeypatch.setattr("sys.argv", ["app.py", "--model", str(demo_models / "colour")])
+    app.main()
+    said = capsys.readouterr().out
+    assert re.search(r"The demo is at http://127.0.0.1:\d+/ until you press Ctrl\+C", said)
+    assert "python app.py --share" in said
+    assert "launch()" not in said
 
 
 def test_explore_takes_a_model_that_cannot_draw(demo_models):
-    act = make_actions(Models([str(demo_models / "plain")]), on_gpu=lambda f: f)
+    act = actions(demo_models / "plain")
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
     latents, plane, _ = act["show_latents"](None, picture)
     assert latents.value["at"] == pytest.approx([0.5] * 4)  # the picture's own code
@@ -488,6 +630,12 @@ def test_a_card_fetches_nothing():
     assert time.perf_counter() - start < 1
     assert "license" not in text
     assert text.startswith("# A")
+    picture = {"samples": Image.new("RGB", (9, 9))}
+    often = describe(
+        "!![samples](samples.png) ![a](samples.png) [samples](samples.png)" * 99, picture
+    )
+    assert often.count("data:") == often.count("![") == 1
+    assert re.fullmatch(r"!\[samples\]\(data:image/webp;base64,[\w+/=]+\) .*", often)
 
 
 # Many visitors

@@ -187,9 +187,9 @@ def test_reconstruct_compares_the_two_in_words(open_page, picture):
     page.wait_for_function(
         "old => document.querySelectorAll('#compared img')[1]?.src !== old", arg=before
     )
-    text = page.get_by_label("How far apart").input_value()
+    text = page.locator("#apart").inner_text()
     assert "PSNR" in text
-    assert "bits for each number in this picture" in text
+    assert "bits/dim" in text
 
 
 def test_a_drag_on_the_strip_asks_the_server_nothing_until_it_stops(
@@ -236,6 +236,11 @@ def test_the_strip_goes_by_keyboard(open_page):
     page.wait_for_timeout(100)
     assert strip.get_attribute("aria-valuenow") == "20"
     assert wait_for_exact(page, "#strip")[0] == pytest.approx(0.2)
+    for key, place in [("End", "100"), ("ArrowLeft", "98"), ("Home", "0")]:
+        page.keyboard.press(key)
+        page.wait_for_timeout(50)
+        assert strip.get_attribute("aria-valuenow") == place
+    assert page.evaluate("scrollY") == 0  # the page stays where it is
 
 
 def test_the_way_can_be_kept_as_an_animation(open_page):
@@ -248,6 +253,7 @@ def test_the_way_can_be_kept_as_an_animation(open_page):
     page.wait_for_timeout(300)
     body = page.request.get(image.get_attribute("src")).body()
     assert Image.open(io.BytesIO(body)).n_frames > 20
+    assert page.get_by_role("button", name="Share").count() == 0  # what it offers is not there
 
 
 def test_a_slider_of_explore_shows_at_once_and_then_exactly(open_page):
@@ -337,6 +343,36 @@ def test_every_tab_fits_every_family(open_page):
     page.get_by_text("no prior over its latents").first.wait_for()
 
 
+def test_a_wrong_name_gets_one_message(open_page, hub):
+    page = open_page("?model=nonsense")
+    messages = page.locator(".toast-body")
+
+    def said(words):
+        page.get_by_text(words).first.wait_for()
+        page.wait_for_timeout(1500)  # whatever else may come
+        return messages.all_inner_texts()[-1].count(words), messages.count()
+
+    assert said("There is no such model here") == (1, 1)
+    messages.get_by_role("button").first.click()
+    menu = page.get_by_label("Model")
+    menu.fill("me/nowhere")
+    menu.press("Enter")
+    assert said("no Hub repository me/nowhere") == (1, 1)
+
+
+def test_about_shows_the_pictures_in_the_card(open_page):
+    page = open_page()
+    tab(page, "About")
+    pictures = page.locator("#card img")
+    pictures.nth(1).wait_for()
+    assert pictures.count() == 2
+    assert all(
+        pictures.nth(i).evaluate("i => i.decode().then(() => i.naturalWidth)") for i in (0, 1)
+    )
+    below = page.get_by_text("Held-out images in the first rows").bounding_box()["y"]
+    assert pictures.nth(0).bounding_box()["y"] < below < pictures.nth(1).bounding_box()["y"]
+
+
 def test_a_hub_id_is_typed(open_page, hub, model):
     model.push_to_hub("me/typed-here")
     page = open_page()
@@ -359,6 +395,86 @@ def test_a_phone_shows_all_of_it(open_page, name):
         tab(page, name)
     page.wait_for_timeout(1200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+LAYOUT = """() => {
+  const box = e => e.getBoundingClientRect()
+  const seen = e => e.checkVisibility({visibilityProperty: true, opacityProperty: true})
+    && box(e).width > 1
+  const scrolls = e => e && (['auto', 'scroll'].includes(getComputedStyle(e).overflowX)
+    || scrolls(e.parentElement))
+  const name = e => `${e.tagName} in ${e.closest('[id]')?.id}: ${e.textContent.slice(0, 30)}`
+  const all = [...document.querySelectorAll('main :not([aria-hidden=true], [aria-hidden=true] *)')]
+    .filter(seen)
+  const outside = e => box(e).left < 0 || box(e).right > innerWidth + 1
+  const parts = all.filter(e => e.matches(
+    'canvas, img, input, button, td, h1, .bar, .hint, .rows span, #apart p, [data-testid$=label]'
+  ) && !e.matches('#compared img ~ *, .inner button'))  // one lies over the other there
+  const overlap = (a, b) => !a.contains(b) && !b.contains(a)
+    && Math.min(box(a).right, box(b).right) - Math.max(box(a).left, box(b).left) > 2
+    && Math.min(box(a).bottom, box(b).bottom) - Math.max(box(a).top, box(b).top) > 2
+  return {
+    out: all.filter(e => outside(e) && !scrolls(e.parentElement)).map(name),
+    over: parts.flatMap((a, i) => parts.slice(i + 1).filter(b => overlap(a, b))
+      .map(b => name(a) + ' | ' + name(b))),
+    wide: document.documentElement.scrollWidth - innerWidth,
+    canvases: all.filter(e => e.matches('canvas')).map(e => e.clientWidth),
+  }
+}"""
+
+
+def test_nothing_overlaps_or_leaves_the_page_at_any_width(open_page):
+    page = open_page()
+    for name, canvases in [
+        ("Generate", 1), ("Reconstruct", 0), ("Interpolate", 1), ("Explore", 2), ("About", 0),
+    ]:  # fmt: skip
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        page.wait_for_timeout(100)
+        tab(page, name)
+        page.wait_for_timeout(1200)
+        for width in (1280, 768, 600, 390, 320):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(250)
+            found = page.evaluate(LAYOUT)
+            where = f"{name} at {width}"
+            assert found["wide"] <= 0, where
+            assert (found["out"], found["over"]) == ([], []), where
+            assert len(found["canvases"]) == canvases, where
+            assert all(size >= 230 for size in found["canvases"]), where
+
+
+def contrast(page, selector):
+    """The least contrast of such texts with what lies behind them, as WCAG counts it."""
+    return page.evaluate(
+        """selector => {
+          const numbers = colour => colour.match(/[\\d.]+/g).map(Number)
+          const light = colour => numbers(colour).slice(0, 3).map(v => v / 255)
+            .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0)
+          const behind = e => {
+            const colour = getComputedStyle(e).backgroundColor
+            return numbers(colour)[3] === 0 ? behind(e.parentElement) : colour
+          }
+          const found = [...document.querySelectorAll(selector)].filter(e => e.checkVisibility())
+          return Math.min(...found.map(e => {
+            const [a, b] = [light(getComputedStyle(e).color), light(behind(e))]
+            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
+          }))
+        }""",
+        selector,
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_hints_can_be_read(open_page, theme):
+    page = open_page(f"?__theme={theme}")
+    wait_for_sheet(page, "#walk")
+    for text in (".hint", "footer button", "text=/the same seed/", "text=/one of these/"):
+        selector = text
+        if text.startswith("text"):
+            page.locator(text).first.evaluate("e => e.dataset.info = ''")
+            selector = "[data-info]"
+        assert 4.5 <= contrast(page, selector) < 22, text
 
 
 def test_dark_mode_is_dark(open_page):

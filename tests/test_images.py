@@ -1,10 +1,14 @@
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import hfvae
-from hfvae.images import preprocess
+from hfvae.data import ImageSet
+from hfvae.images import first_row, preprocess
+from hfvae.report import reconstructions_png
 
 
 def gradient(width, height):
@@ -127,3 +131,26 @@ def test_the_grid_holds_every_image_in_reading_order():
     sheet = np.asarray(hfvae.grid(x, columns=3))
     assert sheet.shape == (10, 16)
     assert [sheet[0, 0], sheet[0, 6], sheet[0, 12], sheet[6, 0], sheet[6, 6]] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("size", [(10, 12), (8, 8), (30, 16), (70, 64)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("n", [1, 3, 8, 11, 16])
+def test_the_held_out_images_come_out_of_their_picture_as_they_went_in(size, channels, n):
+    model = hfvae.Autoencoder(hfvae.AutoencoderConfig(image_size=size, channels=channels)).eval()
+    pixels = torch.randint(0, 256, (n, channels, *size), dtype=torch.uint8)
+    png = reconstructions_png(model, ImageSet("noise", "test", pixels))
+    found = first_row(Image.open(io.BytesIO(png)), size)
+    assert len(found) == min(8, n)
+    for image, original in zip(found, hfvae.to_pil(pixels[:8] / 255), strict=True):
+        assert np.array_equal(np.asarray(image), np.asarray(original))
+
+
+def test_what_is_no_such_picture_gives_no_images():
+    row = hfvae.grid(torch.rand(8, 3, 10, 12), columns=8)
+    large = (3 * row.width, 3 * row.height)
+    assert len(first_row(row.resize(large, Image.Resampling.NEAREST), (10, 12))) == 8
+    assert first_row(row.resize(large, Image.Resampling.BICUBIC), (10, 12)) == []
+    assert first_row(row, (12, 10)) == []
+    assert first_row(Image.effect_noise(row.size, 50), (10, 12)) == []  # no gaps
+    assert first_row(Image.new("RGB", (1, 1)), (10, 12)) == []

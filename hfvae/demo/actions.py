@@ -18,14 +18,19 @@ from ..functional import gaussian_kl_by_latent, psnr
 from ..images import to_pil
 from ..models import VAE, VQVAE, Autoencoder, BaseAutoencoder
 from .inputs import in_words, real, several, whole, words
-from .menu import Entry, Models, describe
+from .menu import Entry, Models
 from .scrubber import data_uri, keep, kept, sheet, shown
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
 MAX_NUMBERS = 2**25  # in the images of one answer
-EXAMPLES = 8  # pictures to start from, drawn from the prior with seed 0
+EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
 LATENTS, PLACES = 6, 11  # sliders of Explore, and decoded places on each
 MAP = 10  # places along each side of the map
+FAR = 8.0  # dB below the usual: so are 3 held-out images in 1000, and most of other kinds
+STRANGE = (
+    "This is not the kind of picture that this model knows: what you see is the nearest thing "
+    "that it can draw."
+)
 
 
 # With a model and pictures
@@ -62,17 +67,31 @@ def files(images: Tensor) -> list[str]:
 def how_far(entry: Entry, x: Tensor, y: Tensor) -> str:
     """How far a reconstruction is from its picture, for somebody who is new to this."""
     model, decibels = entry.model, psnr(x, y).item()
-    likeness = ["A rough likeness", "Recognisable", "Close", "Hard to tell apart"]
-    text = f"{likeness[sum(decibels > limit for limit in (18, 23, 30))]} (PSNR {decibels:.1f} dB)."
+    likeness = ["Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal."]
+    text = likeness[sum(decibels > limit for limit in (15, 18, 23, 30))]
+    if entry.usual_psnr is not None and decibels < entry.usual_psnr - FAR:
+        text = STRANGE
+    text += f" PSNR {decibels:.1f} dB{usually(entry.usual_psnr, 1)}: the more, the closer."
     if isinstance(model, Autoencoder):
         return text
     noise = torch.Generator().manual_seed(0)
     nats = -model.elbo(model.likelihood.observe(x, noise), noise).item()
     bits = model.likelihood.bits_per_dim(nats, model.config.dims)
-    text += f" The model needs {nats:,.0f} nats, {bits:.2f} bits for each number in this picture"
-    if entry.usual is not None:
-        text += f"; for pictures of the kind that it knows, about {entry.usual:.2f}"
-    return text + ". Fewer means more familiar."
+    text += f" It surprises the model by {bits:.2f} bits/dim{usually(entry.usual_bits, 2)}"
+    return text + f", {nats:,.0f} nats in all: the more, the stranger."
+
+
+def usually(measured: float | None, digits: int) -> str:
+    """What a number was on average for held-out images, if that was measured."""
+    return "" if measured is None else f" (usually {measured:.{digits}f})"
+
+
+def starts(entry: Entry) -> list[Image.Image]:
+    """Pictures to start from: held-out images, else new ones, else none."""
+    if entry.held_out:
+        return entry.held_out
+    model = entry.model
+    return [] if model.prior is None else to_pil(draws(model, EXAMPLES, seed=0))
 
 
 def walk(model: BaseAutoencoder) -> dict[str, Any] | None:
@@ -81,7 +100,7 @@ def walk(model: BaseAutoencoder) -> dict[str, Any] | None:
         return None
     stops = draws(model, 4, seed=1, temperature=0.8)
     ways = [model.interpolate(stops[i - 1], stops[i], steps=13)[:-1] for i in range(4)]
-    hint = "a walk through the latent space: move over it"
+    hint = "a walk through the latent space: move over it, or drag"
     return sheet(torch.cat(ways), "line", play=True, hint=hint)
 
 
@@ -93,6 +112,8 @@ def telling_latents(entry: Entry, x: Tensor) -> Telling:
 
     Of a model that cannot draw images to compare, the first ones, around where the picture is.
     """
+    if isinstance(entry.model, VQVAE):  # the page still shows another model's latents
+        raise words("This model has a grid of codes: press Explore to see it.")
     if entry.model.prior is None:
         code = entry.model.encode(x)[0]
         order = list(range(min(LATENTS, len(code))))
@@ -131,7 +152,7 @@ def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str,
     model = entry.model
     z = model.encode(x)
     if at is None:
-        at = ((z[0, dims] - low) / (high - low)).clamp(0, 1).tolist()
+        at = place(entry, x)
     else:
         z[0, dims] = low + torch.tensor(at).to(low) * (high - low)
     rows = z.repeat(len(dims), PLACES, 1)
@@ -139,8 +160,15 @@ def sliders(entry: Entry, x: Tensor, at: list[float] | None = None) -> dict[str,
         rows[row, :, dim] = torch.linspace(low[row].item(), high[row].item(), PLACES).to(z)
     return sheet(
         decoded(model, rows.flatten(0, 1)), "sliders", rows=len(dims), at=at,
-        labels=labels, live=True, hint="each slider is one latent",
+        picture=data_uri(to_pil(model.decode(z))[0]), labels=labels, live=True,
+        hint="each slider is one latent",
     )  # fmt: skip
+
+
+def place(entry: Entry, x: Tensor) -> list[float]:
+    """Where a picture lies along each of the telling latents, from 0 to 1."""
+    dims, _, low, high = telling_latents(entry, x)
+    return ((entry.model.encode(x)[0, dims] - low) / (high - low)).clamp(0, 1).tolist()
 
 
 def places_on_map(entry: Entry, x: Tensor, places: Tensor) -> Tensor:
@@ -156,9 +184,11 @@ def latent_map(entry: Entry, x: Tensor) -> dict[str, Any]:
     side = torch.linspace(0, 1, MAP)
     places = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).flatten(0, 1)
     names = telling_latents(entry, x)[1]
+    at = [*place(entry, x), 0.5][:2]  # of a single latent, anywhere down
     return sheet(
-        places_on_map(entry, x, places), "plane", rows=MAP, at=[0.5, 0.5], live=True,
-        hint=f"across: {names[0]}; down: {names[-1] if len(names) < 2 else names[1]}",
+        places_on_map(entry, x, places), "plane", rows=MAP, at=at, live=True,
+        picture=data_uri(to_pil(places_on_map(entry, x, torch.tensor([at])))[0]),
+        hint=f"move over the map, or drag: across {names[0]}, down {names[:2][-1]}",
     )  # fmt: skip
 
 
@@ -251,7 +281,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         picture = to_pil(vae.between(a, b, at[:1], way(mode)))[0]
         return gr.HTML(exact={"at": at, "picture": data_uri(picture)})
 
-    def animate(model: str | None, first: Any, second: Any, steps: float, mode: str) -> str:
+    def animate(model: str | None, first: Any, second: Any, steps: float, mode: str) -> Any:
         """The same way, there and back, as an animation to keep."""
         frames = to_pil(on_the_way(model, first, second, steps, mode))
         factor = max(1, 256 // max(frames[0].size))
@@ -262,7 +292,7 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
             file, "WEBP", save_all=True, append_images=large[1:] + back, duration=60, loop=0,
             lossless=True, method=0,
         )  # fmt: skip
-        return keep(file.getvalue(), "interpolation.webp")
+        return gr.Image(keep(file.getvalue(), "interpolation.webp"), visible=True)
 
     def explore(model: str | None, image: Image.Image | None, dim: float, value: float) -> str:
         """A picture with one of its latents, or one of its codes, replaced.
@@ -333,14 +363,14 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
 
     def arrive(model: str | None) -> tuple[Any, ...]:
         """What a model shows before anybody asks: a walk, and pictures for each tab to start."""
-        vae = models[model].model
-        examples = [] if vae.prior is None else files(draws(vae, EXAMPLES, seed=0))
-        return walk(vae), examples, examples, examples
+        entry = models[model]
+        examples = [kept(picture) for picture in starts(entry)]
+        return walk(entry.model), examples, examples, examples
 
     def pick(model: str | None, event: gr.SelectData) -> str:
         """One of the pictures to start from, by its number: no file is named."""
-        examples = draws(models[model].model, EXAMPLES, seed=0)
-        return files(examples)[whole(event.index, 0, EXAMPLES - 1, "Picture")]
+        examples = starts(models[model])
+        return kept(examples[whole(event.index, 0, len(examples) - 1, "Picture")])
 
     def draw(model: str | None) -> str:
         """One new image, to start from without a picture of one's own."""
@@ -351,22 +381,17 @@ def make_actions(models: Models, on_gpu: Callable[..., Any]) -> dict[str, Any]:
         picked = pick(model, event)
         return second or picked, picked
 
-    def start(model: str | None, picture: Image.Image | None) -> Any:
-        """A new image for an empty place, where the model can make one."""
-        taken = picture is not None or models[model].model.prior is None
-        return gr.skip() if taken else draw(model)
+    def start(model: str | None, picture: Image.Image | None, which: int = 0) -> Any:
+        """One of the pictures to start from for an empty place, where there are any."""
+        examples = starts(models[model])
+        return gr.skip() if picture or not examples else kept(examples[which % len(examples)])
 
     def start_two(model: str | None, first: Any, second: Any) -> tuple[Any, Any]:
-        return start(model, first), start(model, second)
+        return start(model, first), start(model, second, 1)
 
-    def about(model: str | None) -> tuple[str, list[str]]:
-        """The card, and the pictures that lie beside it."""
-        entry = models[model]
-        pictures = [entry.folder / f"{n}.png" for n in ("samples", "reconstructions")] \
-            if entry.folder else []  # fmt: skip
-        return describe(entry.card) or "This model has no card.", [
-            keep(p.read_bytes(), p.name) for p in pictures if p.exists()
-        ]
+    def about(model: str | None) -> str:
+        """The card."""
+        return models[model].card or "This model has no card."
 
     return {
         f.__name__: on_gpu(torch.inference_mode()(in_words(f)))

@@ -1,14 +1,18 @@
 // A sheet of decoded frames, drawn on a canvas. Moving never asks the server: neighbouring frames are
 // cross-faded. Where the movement rests, `release` asks it for the exact picture.
 //
-// props.value = {kind, sheet, columns, rows, width, height, at, play, ...}; at = [x, y], from 0 to 1.
+// props.value = {kind, sheet, columns, rows, width, height, at, picture, play, ...}; at = [x, y], from
+// 0 to 1; picture = what the server decoded for that place, if it did.
 //   "line":    columns frames along x
 //   "plane":   columns frames along x, rows along y
 //   "sliders": each row is one latent; at = a place for each of them
 //   "codes":   one frame and a grid of codes: a click asks for another code
 // props.exact = {picture, at}: what the server decoded for a place.
 const REST = 250  // milliseconds without movement
-const STEP = 0.02  // of an arrow key
+const KEYS = {  // how far each goes, across and down
+  ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02],
+  Home: [-1, 0], End: [1, 0],
+}
 const still = matchMedia('(prefers-reduced-motion: reduce)')
 const image = new Image()
 let meta = null, at = [0, 0], row = 0, ready = false, queued = false, playing = false, timer = 0, held = false
@@ -89,15 +93,15 @@ function load() {
   image.onload = () => {
     ready = true
     draw()
+    exact(meta)
     playing = Boolean(meta.play) && !still.matches
     if (playing) requestAnimationFrame(play)
   }
   image.src = meta.sheet
 }
 
-function exact() {
-  const found = props.exact
-  if (!found || !meta || JSON.stringify(found.at) !== JSON.stringify(at)) return  // moved on since
+function exact(found) {
+  if (!found?.picture || !meta || JSON.stringify(found.at) !== JSON.stringify(at)) return  // moved on since
   const picture = new Image()
   picture.onload = () => {
     if (JSON.stringify(found.at) !== JSON.stringify(at)) return
@@ -136,10 +140,10 @@ element.addEventListener('pointerup', () => { held = false })
 element.addEventListener('pointercancel', () => { held = false })
 element.addEventListener('keydown', (event) => {
   if (!meta || event.target.closest('input')) return
-  const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] || []
-  if (dx === undefined || !['line', 'plane'].includes(meta.kind)) return
+  const step = KEYS[event.key]
+  if (!step || !['line', 'plane'].includes(meta.kind)) return
   event.preventDefault()
-  moved([clamp(at[0] + dx * STEP), clamp(at[1] + dy * STEP)])
+  moved([clamp(at[0] + step[0]), clamp(at[1] + step[1])])
 })
 element.addEventListener('input', (event) => {
   if (!meta || !event.target.dataset.row) return
@@ -149,5 +153,5 @@ element.addEventListener('input', (event) => {
   moved(place)
 })
 watch('value', load)
-watch('exact', exact)
+watch('exact', () => exact(props.exact))
 load()

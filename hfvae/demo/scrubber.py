@@ -34,6 +34,7 @@ def scrubber(label: str, value: dict[str, Any] | None = None, **kwargs: Any) -> 
         js_on_load=(HERE / "scrubber.js").read_text("utf-8"),
         apply_default_css=False,
         exact=None,
+        elem_classes="moving",
         **kwargs,
     )
 
@@ -53,7 +54,7 @@ def sheet(
         kind: "line", "plane", "sliders" or "codes"; see scrubber.js.
         rows: of the sheet.
         at: where it starts, each from 0 to 1.
-        more: `hint`, and what the kind needs.
+        more: `hint`, what the kind needs, and `picture`, the exact one where it starts.
     """
     pictures = to_pil(frames)
     columns = len(pictures) // rows
