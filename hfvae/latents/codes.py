@@ -58,6 +58,7 @@ class CodesPosterior(Posterior):
 class Codes(Latents):
     """A grid of codes: (B, in_features, h, w) <-> int64 (B, h, w) in [0, codebook_size)."""
 
+    view = "codes"
     codebook_size: int
 
     @property
