@@ -25,6 +25,8 @@ from hfvae.hub import push_folder
 from hfvae.priors import GaussianMixture
 from hfvae.sources import DataError
 
+pytestmark = pytest.mark.quick
+
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 

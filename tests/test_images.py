@@ -6,6 +6,8 @@ from PIL import Image
 import hfvae
 from hfvae.images import preprocess
 
+pytestmark = pytest.mark.quick
+
 
 def gradient(width, height):
     """Grey from black on the left to white on the right."""
