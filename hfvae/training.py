@@ -198,7 +198,7 @@ class Run:
         if self.processes > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.layout = best_layout(model, self.device)
-        self.model = model.to(self.device).to(memory_format=self.layout)
+        self.model = model.to(self.device).to(memory_format=self.layout)  # ty: ignore[no-matching-overload]
         if resumed is not None:
             self.go_on(resumed)
 

@@ -8,6 +8,8 @@ from hfvae import functional as F
 from hfvae.bottlenecks import FiniteScalarQuantizer, VectorQuantizer
 from hfvae.configs import fsq_levels
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def h():
