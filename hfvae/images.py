@@ -36,7 +36,8 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
         top = 65535 if image.mode == "I" else max(1.0, float(np.nanmax(values)))
         image = Image.fromarray((np.nan_to_num(values) / top * 255).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data and channels != 4:
-        image = image.convert("RGBA")
+        if image.mode != "RGBA":
+            image = image.convert("RGBA")  # older Pillow copies even what is RGBA
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(MODES[channels])
 

@@ -340,7 +340,7 @@ def _table(
         raise DataError(f"this data set {NEEDS_TRAIN}") from error
 
     try:
-        splits = datasets.load_dataset(source, **kwargs)
+        splits: Any = datasets.load_dataset(source, **kwargs)
     except Exception as error:  # every cause of `datasets` is its own class; all mean this
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot load the data set {source}: {reason:.300}") from error

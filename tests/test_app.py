@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,6 @@ import pytest
 import torch
 import xet
 from conftest import DEMO_MODELS, with_pictures
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 import hfvae

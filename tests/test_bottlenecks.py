@@ -8,6 +8,8 @@ from hfvae import VQVAE, VQVAEConfig
 from hfvae import functional as F
 from hfvae.configs import fsq_levels
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def h():

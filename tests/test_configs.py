@@ -2,6 +2,8 @@ import pytest
 
 from hfvae import PRESETS, VAEConfig
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),

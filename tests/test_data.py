@@ -9,6 +9,8 @@ from hfvae import data, decoding, sprites
 from hfvae.data import load_images
 from hfvae.sources import DataError
 
+pytestmark = pytest.mark.quick
+
 
 def draw(n, height=12, width=16, channels=3, seed=0):
     shape = (n, height, width, channels) if channels > 1 else (n, height, width)

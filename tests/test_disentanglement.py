@@ -7,6 +7,8 @@ import torch
 from hfvae.disentanglement import dci, factor_vae_score, information, mig, sap
 from hfvae.sprites import Sprites
 
+pytestmark = pytest.mark.quick
+
 
 class Codes:
     """A data set whose images are its factors, standardized."""

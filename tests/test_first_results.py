@@ -22,6 +22,8 @@ from hfvae.data import ImageSet
 from hfvae.machine import threads_left
 from train import from_scratch
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def photos(tmp_path):

@@ -6,6 +6,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from hfvae import functional as F
 
+pytestmark = pytest.mark.quick
+
 
 def logistic(mean, scale):
     from torch.distributions import (

@@ -26,6 +26,8 @@ from hfvae.hub import push_folder
 from hfvae.priors import GaussianMixture
 from hfvae.sources import DataError
 
+pytestmark = pytest.mark.quick
+
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FETCHING = {  # the requests that carry a file's content: large ones by Xet, or by LFS
     CONFIG: r"GET .*/config\.json",

@@ -10,6 +10,8 @@ from hfvae.data import ImageSet
 from hfvae.images import first_row, preprocess
 from hfvae.report import reconstructions_png
 
+pytestmark = pytest.mark.quick
+
 
 def gradient(width, height):
     """Grey from black on the left to white on the right."""

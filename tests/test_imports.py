@@ -6,7 +6,11 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import hfvae
+
+pytestmark = pytest.mark.quick
 
 PACKAGE = Path(hfvae.__file__).parent
 LEAVES = {

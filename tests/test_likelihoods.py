@@ -5,6 +5,8 @@ import torch
 
 from hfvae.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian, make_likelihood
 
+pytestmark = pytest.mark.quick
+
 NAMES = ["bernoulli", "gaussian", "discretized-logistic"]
 
 

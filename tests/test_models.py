@@ -5,6 +5,8 @@ from torch import nn
 from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
 from hfvae import functional as F
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("size", [8, 9, 28, 31, (112, 92), (9, 40)])
 @pytest.mark.parametrize("channels", [1, 3, 5])

@@ -9,6 +9,8 @@ from hfvae import VAE, VQVAE, Autoencoder, AutoencoderConfig, VAEConfig, VQVAECo
 from hfvae import functional as F
 from hfvae.priors import Autoregressive, GaussianMixture, StandardNormal, Uniform
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def transformer():

@@ -76,7 +76,10 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.mark.parametrize("family", [pytest.param("vae", marks=pytest.mark.slow), "vq-vae"])
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param("vae", marks=pytest.mark.slow), pytest.param("vq-vae", marks=pytest.mark.quick)],
+)
 def test_two_processes_train_as_one(family, tmp_path, request):
     (tmp_path / "script.py").write_text(SCRIPT)
     found = []

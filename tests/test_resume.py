@@ -127,6 +127,7 @@ def test_what_cannot_be_resumed_is_said(photos, tmp_path, train_py):
     assert weights(tmp_path / "b") == finished
 
 
+@pytest.mark.quick
 def test_a_fine_tuning_is_resumed_too_and_old_checkpoints_go(photos, tmp_path, train_py):
     base = hfvae.VAE(hfvae.VAEConfig(image_size=16, latent_dim=4, widths=(4,)))
     base.save_pretrained(tmp_path / "base")

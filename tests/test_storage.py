@@ -14,6 +14,8 @@ from torch import nn
 import hfvae
 from hfvae import VAE, VQVAE, HubError, VAEConfig, VQVAEConfig, storage
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def folder(model, tmp_path):

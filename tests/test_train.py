@@ -120,7 +120,13 @@ def test_options_reach_the_model(photos, tmp_path, train_py, extra):
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "beta-vae", "vq-vae", "fsq-vae"])
-@pytest.mark.parametrize("dataset", ["sprites", pytest.param("photos", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        pytest.param("sprites", marks=pytest.mark.quick),
+        pytest.param("photos", marks=pytest.mark.slow),
+    ],
+)
 def test_every_family_from_training_to_the_evaluation(
     name, dataset, photos, tmp_path, monkeypatch, train_py
 ):
@@ -341,6 +347,7 @@ def test_a_checkpoint_never_holds_what_is_no_number(photos, tmp_path, monkeypatc
         assert all(t.isfinite().all() for t in weights.values())
 
 
+@pytest.mark.quick
 def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypatch, train_py):
     monkeypatch.setattr(training, "APART", 0)
     words = train_py(
@@ -358,6 +365,7 @@ def test_curves_pictures_and_a_watch_while_it_trains(photos, tmp_path, monkeypat
     assert pictures
     with Image.open(Path(os.environ["TRACKIO_DIR"], "media", pictures[-1])) as picture:
         assert picture.width > 8 * 16
+    trackio.finish()  # else it speaks after the last line of pytest
 
 
 def test_beta_grows_from_zero_or_falls_by_equal_factors():
