@@ -5,7 +5,7 @@ or mistyped config.json costs nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -67,6 +67,11 @@ def one_of(*words: str) -> Check:
     return check
 
 
+def registered(registry: Mapping[str, Any]) -> Check:
+    """One of the names in a registry, as it is when the check is made."""
+    return lambda name, value: one_of(*registry)(name, value)
+
+
 def several(check_item: Check, low: int, high: int) -> Check:
     def check(name: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
@@ -90,7 +95,7 @@ def optional(check_given: Check) -> Check:
     return lambda name, value: None if value is None else check_given(name, value)
 
 
-def _text(name: str, value: Any) -> str:
+def word(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a name, not {value!r:.80}")
     return value
@@ -144,7 +149,7 @@ class Config:
     likelihood: str = checked(
         "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
     )
-    prior: str = checked("none", _text)
+    prior: str = checked("none", word)
     scale: float | None = checked(None, optional(real(1e-3, 1e3)))
     widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
     blocks: int = checked(0, whole(0, 64))
@@ -224,7 +229,7 @@ class VAEConfig(Config):
 
     latent_dim: int = checked(32, whole(1, 65536))
     beta: float = checked(1.0, real(0, 1e6))
-    prior: str = checked("standard-normal", _text)
+    prior: str = checked("standard-normal", word)
     prior_components: int = checked(10, whole(1, 1000))
 
     @property
@@ -260,7 +265,7 @@ class VQVAEConfig(Config):
     embedding_dim: int = checked(16, whole(1, 4096))
     commitment: float = checked(0.25, real(0, 1e6))
     ema_decay: float = checked(0.99, real(0, 0.99999))
-    prior: str = checked("uniform", _text)
+    prior: str = checked("uniform", word)
     prior_width: int = checked(128, whole(8, 4096))
     prior_layers: int = checked(4, whole(1, 64))
 

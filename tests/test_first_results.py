@@ -1,6 +1,5 @@
 """What somebody gets who names a folder and a time, and nothing else."""
 
-import argparse
 import io
 import math
 import os
@@ -13,14 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hfvae.budget import Budget, batch_size
 from PIL import Image
 
 import hfvae
-from hfvae import budget, report, training
+from hfvae import report
 from hfvae.data import ImageSet
 from hfvae.machine import threads_left
-from train import from_scratch
+from hfvae.training import TrainConfig, budget
+from hfvae.training.budget import Budget, batch_size, learning_rate
+from hfvae.training.progress import Progress
 
 pytestmark = pytest.mark.quick
 
@@ -56,14 +56,9 @@ def test_trying_how_fast_it_is_changes_nothing_of_the_training(photos, tmp_path,
     argv = ["--dataset", photos, "--max_train_steps", 3, "--prior", "standard-normal"]
     train_py(*argv, "--output_dir", tmp_path / "plain", "--train_batch_size", 16)
 
-    tried = training.Run.batch_by_trying
-
-    def always(self, given, module, loss_of, n):
-        return tried(self, Budget(None, 1.0), module, loss_of, n)
-
+    budgets = {"model": Budget(3, None), "prior": Budget(0, None)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.make_budgets", lambda *_: ((Budget(3, None), Budget(0, None)), {}))
-        patch.setattr(training.Run, "batch_by_trying", always)
+        patch.setattr("hfvae.training.run.make_budgets", lambda *_: (budgets, {}))
         train_py(*argv, "--output_dir", tmp_path / "tried")
     weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("plain", "tried")]
     assert weights[0] == weights[1]
@@ -71,9 +66,9 @@ def test_trying_how_fast_it_is_changes_nothing_of_the_training(photos, tmp_path,
 
 def test_the_warm_up_takes_at_most_a_tenth_unless_it_was_given():
     def at(step, given=None, steps=40):
-        args = argparse.Namespace(learning_rate=1.0, lr_warmup_steps=given)
+        config = TrainConfig(learning_rate=1.0, lr_warmup_steps=given)
         left = 0.02 + 0.49 * (1 + math.cos(math.pi * step / steps))
-        return training.learning_rate(args, Budget(steps, None, step)) / left
+        return learning_rate(config, Budget(steps, None, step)) / left
 
     assert at(0) == pytest.approx(0.01)
     assert at(2) == pytest.approx(0.5)
@@ -147,29 +142,32 @@ def test_held_out_images_are_shown_from_all_over_the_set():
 
 def test_a_mixture_is_fitted_after_one_look_at_each_image(photos, tmp_path, monkeypatch, train_py):
     seen = []
-    posterior = hfvae.VAE.posterior
+    infer = hfvae.VAE.infer
     monkeypatch.setattr(
-        hfvae.VAE, "posterior", lambda self, x: (seen.append(len(x)), posterior(self, x))[1]
+        hfvae.VAE, "infer", lambda self, x: (seen.append(len(x)), infer(self, x))[1]
     )
-    measured = {"split": "test", "active_units": 4, "kl": 1.0}
-    monkeypatch.setattr("train.evaluate", lambda *_: measured)
+    monkeypatch.setattr("hfvae.training.run.evaluate", lambda *_: {"split": "test"})
     argv = ["--dataset", photos, "--max_train_steps", 2, "--latent_dim", 4]
     words = train_py(*argv, "--output_dir", tmp_path / "out")
-    assert sum(seen) == 22  # two of 24 are held out
-    assert "fitted 10 Gaussians to 19,998 latents in" in words
+    assert seen == [22, 2]  # and the two that are held out, for the picture of reconstructions
+    assert "fitted the mixture to 19,998 latents in" in words
 
 
 def test_a_resumed_run_knows_how_far_it_is(monkeypatch):
     accelerator = SimpleNamespace(is_main_process=True)
-    bar = training.Progress(16, accelerator, Budget(200, None, step=50)).bar
+    bar = Progress(16, accelerator, Budget(200, None, step=50)).bar
     assert bar.initial == bar.n == 25
     bar.close()
 
 
 def test_the_card_says_how_to_make_the_model_from_scratch():
-    argv = ["--dataset", "photos", "--resume-from-checkpoint", "latest", "--seed=1"]
-    assert from_scratch(argv) == ["--dataset", "photos", "--seed=1"]
-    assert from_scratch(["--resume_from_checkpoint=latest", "--use_ema"]) == ["--use_ema"]
+    config = TrainConfig(
+        dataset="photos", resume_from_checkpoint="latest", seed=1, use_ema=True, resolution="48x64"
+    )
+    flags = "--dataset photos --resolution 48x64 --seed 1 --use_ema"
+    assert config.command() == f"python train.py {flags}"
+    elsewhere = TrainConfig(output_dir="/somewhere/else")
+    assert elsewhere.command() == "python train.py --output_dir else"
 
 
 def test_a_prior_of_codes_that_hardly_began_is_called_so():

@@ -10,7 +10,7 @@ import torch
 
 import hfvae
 from hfvae import HubError
-from hfvae.storage import CONFIG, METADATA, WEIGHTS
+from hfvae.hub.files import CONFIG, METADATA, WEIGHTS
 
 MUTATIONS = 500  # of each family
 SLACK = 8 * 2**20  # bytes by which the process may grow for other reasons

@@ -20,10 +20,10 @@ from PIL import Image
 
 import hfvae
 from hfvae import VAE, HubError, VAEConfig
-from hfvae.card import is_edited, sign
 from hfvae.data import load_images
-from hfvae.hub import push_folder
-from hfvae.priors import GaussianMixture
+from hfvae.hub import push_folder, source
+from hfvae.hub.card import is_edited, sign
+from hfvae.priors.mixture import GaussianMixture
 from hfvae.sources import DataError
 
 pytestmark = pytest.mark.quick
@@ -299,14 +299,14 @@ def test_no_file_but_the_two_is_fetched(published, hub, cache):
 def test_config_and_weights_come_from_one_commit(published, hub, cache, monkeypatch, model):
     """Somebody pushes another model between the two downloads."""
     commits = []
-    read_config = hfvae.hub.read_config
+    read_config = source.read_config
 
     def push_meanwhile(*args):
         commits.append(published.refs["main"])
         VAE(VAEConfig(image_size=8, widths=(4,))).push_to_hub("me/x")
         return read_config(*args)
 
-    monkeypatch.setattr(hfvae.hub, "read_config", push_meanwhile)
+    monkeypatch.setattr(source, "read_config", push_meanwhile)
     assert load(cache).config == model.config
     assert commits != [published.refs["main"]]
 

@@ -7,7 +7,9 @@ from torch.distributions import MultivariateNormal
 
 from hfvae import VAE, VQVAE, Autoencoder, AutoencoderConfig, VAEConfig, VQVAEConfig
 from hfvae import functional as F
-from hfvae.priors import Autoregressive, GaussianMixture, StandardNormal, Uniform
+from hfvae.priors.codes import Autoregressive, Uniform
+from hfvae.priors.mixture import GaussianMixture
+from hfvae.priors.normal import StandardNormal
 
 pytestmark = pytest.mark.quick
 
@@ -271,7 +273,7 @@ def test_the_better_sample_gets_the_larger_weight():
 
 def test_chunks_of_the_importance_samples_do_not_matter(model, x, generator, monkeypatch):
     at_once = model.log_likelihood(x, 30, generator())
-    monkeypatch.setattr("hfvae.models.CHUNK", 7 * x.numel())
+    monkeypatch.setattr("hfvae.base.CHUNK", 7 * x.numel())
     torch.testing.assert_close(model.log_likelihood(x, 30, generator()), at_once)
     with pytest.raises(ValueError, match="samples must be 1"):
         model.log_likelihood(x, 0)

@@ -17,11 +17,13 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 sys.path.insert(0, sys.argv[1])
-import train
 from hfvae import VAE, VAEConfig, VQVAE, VQVAEConfig
 from hfvae.data import ImageSet
-from hfvae.budget import Budget
-from hfvae.training import Progress, Run, StopOnInterrupt
+from hfvae.training.budget import Budget
+from hfvae.training import TrainConfig
+from hfvae.training.loop import Run
+from hfvae.training.progress import Progress, StopOnInterrupt
+from hfvae.training.stages import ModelStage
 
 family, out = sys.argv[2:4]
 accelerator = Accelerator(
@@ -38,8 +40,7 @@ else:
     config = VQVAEConfig(image_size=8, channels=1, codebook_size=12, embedding_dim=4)
     model = VQVAE(config, encoder, decoder)
 pixels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
-args = train.parse(["--train_batch_size", "8", "--random_flip", "--checkpointing_steps", "0"])
-args.output_dir, args.given = Path(out).parent, {}
+config = TrainConfig(random_flip=True, checkpointing_steps=0)
 losses = []
 
 def show(self, budget, metrics, last):
@@ -49,10 +50,13 @@ def show(self, budget, metrics, last):
         losses[-1].append(metrics["perplexity"].item())
 
 Progress.show = show
-images, budgets = ImageSet("x", "train", pixels), (Budget(12, None), Budget(0, None))
-run = Run(args, model, images, budgets, {"model": 8}, accelerator)
+images = ImageSet("x", "train", pixels)
+run = Run(
+    config, model, images, {"model": Budget(12, None)}, {"model": 8}, accelerator,
+    Path(out).parent,
+)
 with StopOnInterrupt() as stop:
-    run.fit_model(stop)
+    run.train(ModelStage(run), stop)
 if accelerator.is_main_process:
     weights = {n: t.double().sum().item() for n, t in run.model.state_dict().items()}
     Path(out).write_text(json.dumps([losses, weights]))

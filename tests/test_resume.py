@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import hfvae
-from hfvae import checkpoint
+from hfvae.training import checkpoint
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 FAMILIES = {

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import hfvae
-from hfvae import VAE, VQVAE, HubError, VAEConfig, VQVAEConfig, storage
+from hfvae import VAE, VQVAE, HubError, VAEConfig, VQVAEConfig
+from hfvae.hub import files
 
 pytestmark = pytest.mark.quick
 
@@ -261,7 +262,7 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(model, folder, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(folder)
     with pytest.raises(OSError, match="No space left"):
@@ -273,7 +274,7 @@ def test_a_failed_save_leaves_the_old_model_and_no_litter(model, folder, monkeyp
 def test_an_existing_folder_is_staged_within(model, folder, monkeypatch):
     """It may be a mount of its own, across which no file can be moved."""
     moves = []
-    monkeypatch.setattr(storage.os, "replace", lambda a, b: moves.append((Path(a), Path(b))))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: moves.append((Path(a), Path(b))))
     model.save_pretrained(folder)
     assert moves
     assert all(folder in source.parents for source, _ in moves)
@@ -288,7 +289,7 @@ def test_a_save_cut_short_between_its_files_is_noticed(model, folder, monkeypatc
         replace(source, target)
 
     other = VAE(VAEConfig(image_size=(10, 12), latent_dim=4, widths=(8, 16), beta=3.0))
-    monkeypatch.setattr(storage.os, "replace", die_at_the_weights)
+    monkeypatch.setattr(files.os, "replace", die_at_the_weights)
     with pytest.raises(KeyboardInterrupt):
         other.save_pretrained(folder)
     with pytest.raises(HubError, match="differ in beta: .* a save was cut short"):

@@ -14,7 +14,7 @@ from huggingface_hub.utils import get_session
 from PIL import Image
 
 import hfvae
-from hfvae.card import is_edited
+from hfvae.hub.card import is_edited
 
 ROOT = Path(__file__).parent.parent
 QUICK = [
@@ -158,7 +158,7 @@ def test_what_a_model_can_be_fine_tuned_to(photos, tmp_path, config, extra, mess
         assert tuned.config.codebook_size == 40
         assert tuned.sample(2).shape == (2, 3, 16, 16)
         card = (tmp_path / "out" / "README.md").read_text()
-        assert "--dataset=cats" in card
+        assert "--dataset cats" in card
         assert "--output_dir out" in card
 
 
@@ -189,7 +189,7 @@ def test_fine_tuning_adapts_to_another_size_and_says_what_starts_afresh(
         (["--push_to_hub", "--hub_model_id", "you/x"], "hf_me", "may not write to you/x"),
         (["--push_to_hub", "--hub_model_id", "you/there"], "hf_me", "may not write to you/there"),
         (["--space_id", "you/x"], "hf_me", "may not write to you/x"),
-        (["--hub_model_id", "me/x"], "hf_me", "need --push_to_hub"),
+        (["--hub_model_id", "me/x"], "hf_me", "needs push_to_hub"),
         (["--push_to_hub", "--dataset", "/no/where"], "hf_me", "no folder or file /no/where"),
         (["--model_name_or_path", "me/none"], "hf_me", "no Hub repository me/none"),
     ],

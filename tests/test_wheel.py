@@ -13,7 +13,7 @@ import subprocess, sys
 from pathlib import Path
 
 import hfvae
-from hfvae.card import resource
+from hfvae.hub.card import resource
 from hfvae.space import assemble
 
 assert Path(hfvae.__file__).parent == Path(sys.argv[1]) / "hfvae", hfvae.__file__

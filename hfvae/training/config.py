@@ -3,13 +3,14 @@
 import argparse
 import dataclasses
 import json
+import math
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..configs import PRESETS, PRIORS, Check, one_of, optional, real, whole
+from ..configs import PRESETS, PRIORS, Check, one_of, optional, real, registered, whole
 from ..errors import expand
 from ..sources import dataset_name
 
@@ -62,9 +63,19 @@ def licence_name(name: str, value: Any) -> str:
     return value
 
 
-MOST = 2**53  # whole numbers that JSON keeps
-COUNT = whole(1, MOST)
-POSITIVE = real(1e-12, 1e12)
+def at_least(low: int) -> Check:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, int) and value < low:
+            raise ValueError(f"{name} must be {low} or more, not {value}")
+        return whole(low, 2**53)(name, value)  # what JSON keeps
+
+    return check
+
+
+def positive(name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and not 0 < value < math.inf:
+        raise ValueError(f"{name} must be more than 0, not {value}")
+    return real(0, 1e300)(name, value)
 
 
 def flag(
@@ -93,7 +104,7 @@ class TrainConfig:
             together; the message starts with the field's name.
     """
 
-    model: str | None = flag(None, one_of(*PRESETS), f"{', '.join(PRESETS)}; default: vae")
+    model: str | None = flag(None, registered(PRESETS), f"{', '.join(PRESETS)}; default: vae")
     model_name_or_path: str | None = flag(None, text, "fine-tune this model: a folder or a Hub id")
     dataset: str = flag("sprites", text, "name, folder, parquet file or Hub id")
     image_column: str | None = flag(
@@ -101,7 +112,7 @@ class TrainConfig:
     )
     data_dir: Path | None = flag(None, folder, "where torchvision's data are or go", decides=False)
     streaming: bool = flag(False, switch, "never store a Hub data set, only its pixels")
-    max_train_samples: int | None = flag(None, COUNT, "take only the first images", kind=int)
+    max_train_samples: int | None = flag(None, at_least(1), "take only the first images", kind=int)
     resolution: Any = flag(None, resolution, "N or HxW; the images' own if they agree, else 64")
     channels: int | None = flag(
         None, whole(1, 256), "1 grey, 3 colour; found by looking if not given", kind=int
@@ -111,10 +122,10 @@ class TrainConfig:
     latent_dim: int | None = flag(None, whole(1, 65536), "how many numbers a latent has", kind=int)
     beta: float | None = flag(None, real(0, 1e6), "weight of the KL, in nats per image", kind=float)
     beta_start: float | None = flag(
-        None, POSITIVE, "a larger beta to start from: latents part better", kind=float
+        None, positive, "a larger beta to start from: latents part better", kind=float
     )
     prior: str | None = flag(
-        None, one_of(*(n for n in PRIORS if n != "none")),
+        None, registered(PRIORS),
         "where new images come from; default: a mixture fitted to the latents of a vae or "
         "autoencoder, a transformer trained on codes",
     )  # fmt: skip
@@ -141,19 +152,19 @@ class TrainConfig:
     overwrite_output_dir: bool = flag(False, switch, "replace a model that is there", decides=False)
     seed: int = flag(0, whole(0, 2**32 - 1), "default: 0", kind=int)
     train_batch_size: int | None = flag(
-        None, whole(2, MOST),  # BatchNorm compares images
+        None, at_least(2),  # BatchNorm compares images
         "images a step, over all processes; default: 16 to 128, by their number and the time",
         kind=int,
     )  # fmt: skip
-    num_train_epochs: float | None = flag(None, POSITIVE, kind=float)
-    max_train_steps: int | None = flag(None, COUNT, f"default: {DEFAULT_STEPS}", kind=int)
-    max_train_minutes: float | None = flag(None, POSITIVE, kind=float)
-    learning_rate: float = flag(2e-3, real(1e-12, 1e30), "default: 0.002", kind=float)
+    num_train_epochs: float | None = flag(None, positive, kind=float)
+    max_train_steps: int | None = flag(None, at_least(1), f"default: {DEFAULT_STEPS}", kind=int)
+    max_train_minutes: float | None = flag(None, positive, kind=float)
+    learning_rate: float = flag(2e-3, positive, "default: 0.002", kind=float)
     lr_warmup_steps: int | None = flag(
-        None, whole(0, MOST), "default: 100, at most a tenth of the training", kind=int
+        None, at_least(0), "default: 100, at most a tenth of the training", kind=int
     )
-    kl_warmup_steps: int = flag(0, whole(0, MOST), "steps over which beta grows from 0", kind=int)
-    gradient_accumulation_steps: int = flag(1, COUNT, kind=int)
+    kl_warmup_steps: int = flag(0, at_least(0), "steps over which beta grows from 0", kind=int)
+    gradient_accumulation_steps: int = flag(1, at_least(1), kind=int)
     use_ema: bool = flag(False, switch, "save a moving average of the weights")
     save_fp16: bool = flag(False, switch, "store the weights in half the bytes", decides=False)
     mixed_precision: str | None = flag(
@@ -164,11 +175,11 @@ class TrainConfig:
         None, text, "latest, or a checkpoint's folder: go on from there", decides=False
     )
     checkpointing_steps: int = flag(
-        500, whole(0, MOST), "steps between checkpoints; 0: none; default: 500",
+        500, at_least(0), "steps between checkpoints; 0: none; default: 500",
         decides=False, kind=int,
     )  # fmt: skip
     checkpoints_total_limit: int = flag(
-        2, COUNT, "how many are kept; default: 2", decides=False, kind=int
+        2, at_least(1), "how many are kept; default: 2", decides=False, kind=int
     )
     report_to: str = flag("none", one_of(*TRACKERS), ", ".join(TRACKERS), decides=False)
     push_to_hub: bool = flag(False, switch, "publish the model when it is trained", decides=False)
@@ -185,7 +196,7 @@ class TrainConfig:
             object.__setattr__(self, f.name, f.metadata["check"](f.name, getattr(self, f.name)))
         budgets = ("num_train_epochs", "max_train_steps", "max_train_minutes")
         if len(given := [name for name in budgets if getattr(self, name) is not None]) > 1:
-            raise ValueError(f"{given[0]} does not go together with {' or '.join(given[1:])}")
+            raise ValueError(f"{given[0]} does not go with {' or '.join(given[1:])}: give one")
         for name in ("hub_model_id", "hub_private_repo"):
             if getattr(self, name) and not (self.push_to_hub or self.space_id):
                 raise ValueError(f"{name} needs push_to_hub")

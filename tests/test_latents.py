@@ -2,13 +2,16 @@ import math
 
 import pytest
 import torch
-from hfvae.bottlenecks import FiniteScalarQuantizer, VectorQuantizer
 
 from hfvae import VQVAE, VQVAEConfig
 from hfvae import functional as F
 from hfvae.configs import fsq_levels
+from hfvae.latents import FiniteScalarQuantizer, VectorQuantizer
 
 pytestmark = pytest.mark.quick
+
+
+GRID = (3, 5)
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def h():
 
 
 def test_codes_are_those_of_brute_force(h):
-    quantizer = VectorQuantizer(4, 32, 0.25)
+    quantizer = VectorQuantizer(4, GRID, 32, 0.25)
     codes = quantizer.codes(h)
     for b, y, x in [(0, 0, 0), (3, 2, 4), (5, 1, 2)]:
         distances = [(h[b, :, y, x] - e).norm().item() for e in quantizer.codebook]
@@ -36,7 +39,7 @@ def test_the_gradient_of_the_decoder_passes_straight_to_the_encoder():
 
 
 def test_commitment_moves_only_the_encoder_and_the_codebook_term_only_the_codebook(h):
-    quantizer = VectorQuantizer(4, 8, commitment=0.25, ema_decay=0)
+    quantizer = VectorQuantizer(4, GRID, 8, commitment=0.25, ema_decay=0)
     z_q = quantizer.lookup(quantizer.codes(h))
     F.commitment_term(h, z_q).sum().backward()
     torch.testing.assert_close(h.grad, 2 * (h - z_q).detach())
@@ -53,26 +56,26 @@ def test_commitment_moves_only_the_encoder_and_the_codebook_term_only_the_codebo
 
 def test_the_penalty_weighs_commitment_by_its_weight_and_the_codebook_by_one(h):
     for decay, weight in [(0.0, 1.25), (0.9, 0.25)]:
-        quantizer = VectorQuantizer(4, 8, commitment=0.25, ema_decay=decay).eval()
+        quantizer = VectorQuantizer(4, GRID, 8, commitment=0.25, ema_decay=decay).eval()
         latent = quantizer(h)
         z_q = quantizer.lookup(quantizer.codes(h))
         squared = (h - z_q).square().flatten(1).sum(1)
-        torch.testing.assert_close(latent.penalty, weight * squared)
-        torch.testing.assert_close(latent.metrics["commitment"], squared.mean())
+        torch.testing.assert_close(latent.penalty(), weight * squared)
+        torch.testing.assert_close(latent.metrics(squared)["commitment"], squared.mean())
 
 
 def test_commitment_does_not_depend_on_the_batch_size(h):
-    quantizer = VectorQuantizer(4, 8, commitment=0.25).eval()
-    together = quantizer(h).penalty
-    alone = torch.cat([quantizer(h[i : i + 1]).penalty for i in range(len(h))])
+    quantizer = VectorQuantizer(4, GRID, 8, commitment=0.25).eval()
+    together = quantizer(h).penalty()
+    alone = torch.cat([quantizer(h[i : i + 1]).penalty() for i in range(len(h))])
     torch.testing.assert_close(together, alone)
-    many = quantizer(h.repeat(5, 1, 1, 1)).metrics["commitment"]
-    torch.testing.assert_close(many, quantizer(h).metrics["commitment"])
+    many = quantizer(h.repeat(5, 1, 1, 1)).metrics(None)["commitment"]
+    torch.testing.assert_close(many, quantizer(h).metrics(None)["commitment"])
 
 
 def test_a_step_of_the_moving_averages_by_hand():
     """Two codes, γ = ¾: the first takes (1, 1) and (3, 1), the second nothing."""
-    quantizer = VectorQuantizer(2, 2, commitment=0.25, ema_decay=0.75)
+    quantizer = VectorQuantizer(2, (1, 2), 2, commitment=0.25, ema_decay=0.75)
     quantizer.codebook.copy_(torch.tensor([[2.0, 0.0], [-9.0, 0.0]]))
     quantizer.ema_sums.copy_(quantizer.codebook)
     h = torch.tensor([[1.0, 1.0], [3.0, 1.0]]).T.view(1, 2, 1, 2)
@@ -83,7 +86,7 @@ def test_a_step_of_the_moving_averages_by_hand():
 
 
 def test_unused_codes_stay_finite_and_in_eval_mode_nothing_moves(h):
-    quantizer = VectorQuantizer(4, 64, 0.25, ema_decay=0.99).train()
+    quantizer = VectorQuantizer(4, GRID, 64, 0.25, ema_decay=0.99).train()
     before = quantizer.codebook.clone()
     quantizer(h)
     assert quantizer.codebook.norm(dim=1).max() < 10
@@ -95,7 +98,7 @@ def test_unused_codes_stay_finite_and_in_eval_mode_nothing_moves(h):
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_dead_codes_are_moved_onto_encoder_outputs(h, decay, generator):
-    quantizer = VectorQuantizer(4, 16, 0.25, ema_decay=decay).train()
+    quantizer = VectorQuantizer(4, GRID, 16, 0.25, ema_decay=decay).train()
     with torch.no_grad():
         quantizer.codebook[1:] += 1000  # only code 0 can win
         if decay:
@@ -126,7 +129,7 @@ def test_fsq_levels_multiply_to_the_codebook(size, levels):
 
 
 def test_fsq_codes_are_the_digits_of_their_values():
-    quantizer = FiniteScalarQuantizer((8, 6, 5))
+    quantizer = FiniteScalarQuantizer((8, 6, 5), (240, 1))
     every = torch.arange(240).view(1, 240, 1)
     values = quantizer.lookup(every)
     assert len(values[0, :, :, 0].T.unique(dim=0)) == 240
@@ -138,11 +141,11 @@ def test_fsq_codes_are_the_digits_of_their_values():
 
 
 def test_fsq_uses_its_levels_alike_and_passes_gradients():
-    quantizer = FiniteScalarQuantizer((5, 4))
+    quantizer = FiniteScalarQuantizer((5, 4), (1, 1))
     u = torch.rand(20_000, 2, 1, 1).clamp(1e-6, 1 - 1e-6)
     h = torch.logit(u).requires_grad_()
     latent = quantizer(h)
-    assert latent.metrics["perplexity"] > 19.9
+    assert latent.perplexity > 19.9
     latent.z.sum().backward()
     slope = 2 * u * (1 - u) * (quantizer.levels / (quantizer.levels - 1)).view(1, 2, 1, 1)
     torch.testing.assert_close(h.grad, slope, rtol=1e-3, atol=1e-5)
