@@ -30,7 +30,7 @@ LAYERS = [
     {"base"},
     {"models"},
     {"storage", "card"},
-    {"checkpoint", "report"},
+    {"checkpoint", "report", "budget"},
     {"remote"},
     {"hub"},
     {"space", "evaluate"},

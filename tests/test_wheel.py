@@ -27,7 +27,8 @@ files = assemble(["saved"], "demo")
 assert {"app.py", "hfvae/__init__.py", "pretrained/saved/config.json"} <= files.keys()
 assert not [name for name in files if "resources" in name]
 train = [sys.executable, str(resource("train.py")), "--model_name_or_path", "me/x", "--dataset"]
-train += ["sprites", "--max_train_steps", "1", "--output_dir", "tuned", "--push_to_hub"]
+train += ["sprites", "--max_train_steps", "1", "--prior", "standard-normal"]
+train += ["--output_dir", "tuned", "--push_to_hub"]
 subprocess.run(train, check=True)
 assert hfvae.from_pretrained("me/tuned").config == model.config
 subprocess.run([sys.executable, str(resource("app.py")), "--help"], check=True)
