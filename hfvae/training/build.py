@@ -6,6 +6,7 @@ from typing import Any
 from ..base import BaseAutoencoder
 from ..configs import PRESETS, Config
 from ..models import FAMILIES, from_pretrained
+from ..priors import prior_class
 from .config import TrainConfig
 from .errors import TrainingError
 
@@ -71,10 +72,10 @@ def model_config(
         unknown.append("prior")
     if unknown:
         raise TrainingError(f"--{unknown[0]} means nothing to --model {config.model}")
+    prior = config.prior or kind.trained_prior
+    given["prior"] = kind().prior if prior_class(prior).later else prior
     try:
-        if base is None:
-            return preset(**given)
-        return dataclasses.replace(base.config, prior=kind().prior, **given)
+        return preset(**given) if base is None else dataclasses.replace(base.config, **given)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"--{error}") from error
 
