@@ -5,9 +5,12 @@ same weights as one that was not, bit for bit on a CPU; and several processes tr
 because noise is drawn for the whole batch and every process takes its rows.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,6 @@ from .checkpoint import State
 from .config import TrainConfig
 from .errors import TrainingError
 from .progress import Progress, StopOnInterrupt, no_number
-from .stages import Stage
 
 AGREE = 10  # steps after which processes agree on the time and on stopping
 APART = 10  # seconds at least between two looks at how training goes
@@ -48,6 +50,41 @@ def moving_average(kept: Sequence[Tensor], new: Sequence[Tensor], updates: Tenso
     decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
     for old, value in zip(kept, new, strict=True):
         old.lerp_(value, 1 - decay) if old.is_floating_point() else old.copy_(value)
+
+
+class Stage(ABC):
+    """A module, and a loss of examples that are known by their numbers."""
+
+    name: str
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.budget = run.budgets[self.name]
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """What is trained."""
+
+    @abstractmethod
+    def examples(self) -> int:
+        """How many there are; before anything is trained."""
+
+    @abstractmethod
+    def loss(self, prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over a batch, and numbers to show.
+
+        Args:
+            prepared: the module as accelerate prepared it.
+            index: the numbers of the examples.
+        """
+
+    @abstractmethod
+    def finish(self, trained: Any) -> None:
+        """Put the trained module, or its moving average, in its place."""
+
+    def look(self, metrics: dict[str, Tensor]) -> None:  # noqa: B027
+        """Called at every tenth of the way."""
 
 
 class Run:

@@ -1,11 +1,8 @@
 """What is trained one after the other: the model, then a prior that is learned from its latents."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,49 +16,12 @@ from ..priors import make_prior, prior_class
 from ..report import PROGRESS, advice, samples_png
 from .budget import beta
 from .errors import TrainingError
+from .loop import Run, Stage
 from .progress import StopOnInterrupt, log_picture
-
-if TYPE_CHECKING:
-    from .loop import Run
 
 DIVERGED = 100  # bits/dim that no model in training needs
 WATCHED = 1024  # images whose latents are looked at
 ENOUGH_LATENTS = 20_000  # for a prior that is fitted
-
-
-class Stage(ABC):
-    """A module, and a loss of examples that are known by their numbers."""
-
-    name: str
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.budget = run.budgets[self.name]
-
-    @property
-    @abstractmethod
-    def module(self) -> nn.Module:
-        """What is trained."""
-
-    @abstractmethod
-    def examples(self) -> int:
-        """How many there are; before anything is trained."""
-
-    @abstractmethod
-    def loss(self, prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over a batch, and numbers to show.
-
-        Args:
-            prepared: the module as accelerate prepared it.
-            index: the numbers of the examples.
-        """
-
-    @abstractmethod
-    def finish(self, trained: Any) -> None:
-        """Put the trained module, or its moving average, in its place."""
-
-    def look(self, metrics: dict[str, Tensor]) -> None:  # noqa: B027
-        """Called at every tenth of the way."""
 
 
 class ModelStage(Stage):
