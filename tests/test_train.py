@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import trackio
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from trackio.sqlite_storage import SQLiteStorage
@@ -22,7 +23,7 @@ from hfvae import data, evaluate
 from hfvae.disentanglement import factor_vae_score
 from hfvae.priors.mixture import GaussianMixture
 from hfvae.report import advice
-from hfvae.training import checkpoint, stages
+from hfvae.training import checkpoint, stages, train
 from hfvae.training.budget import Budget, beta
 from hfvae.training.config import TrainConfig, without_folder
 from hfvae.training.loop import index_batches, moving_average
@@ -467,3 +468,22 @@ def test_batches_hold_every_image_once_an_epoch():
     drawn = torch.cat([next(batches) for _ in range(5)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
     assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("family", ["vae", "vq-vae"])
+def test_training_from_python_leaves_the_same_bytes(photos, tmp_path, train_py, family):
+    flags = {"model": family, "dataset": photos, "resolution": 16, "train_batch_size": 8}
+    flags |= {"max_train_steps": 4, "random_flip": True, "use_ema": True}
+    argv = [w for k, v in flags.items() for w in ([f"--{k}"] if v is True else [f"--{k}", v])]
+    train_py(*argv, "--output_dir", tmp_path / "flags")
+    try:
+        model = train(TrainConfig(**flags, output_dir=tmp_path / "python"))
+    finally:
+        AcceleratorState._reset_state(True)
+    for name in ("config.json", "model.safetensors", "evaluation.json"):
+        ours, theirs = ((tmp_path / way / name).read_bytes() for way in ("python", "flags"))
+        assert ours == theirs
+    assert not model.training
+    again = hfvae.from_pretrained(tmp_path / "python")
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())

@@ -68,16 +68,22 @@ def model_config(
     unknown = sorted(given.keys() - fields)
     if "beta" not in fields:
         unknown += [name for name in OF_A_WEIGHED_RATE if getattr(config, name)]
-    if config.prior and config.prior not in kind.priors():
+    prior = learned_prior(config)
+    if prior not in kind.priors():
         unknown.append("prior")
     if unknown:
         raise TrainingError(f"--{unknown[0]} means nothing to --model {config.model}")
-    prior = config.prior or kind.trained_prior
     given["prior"] = kind().prior if prior_class(prior).later else prior
     try:
         return preset(**given) if base is None else dataclasses.replace(base.config, **given)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"--{error}") from error
+
+
+def learned_prior(config: TrainConfig) -> str:
+    """The prior that the model ends with: what was asked for, or its family's."""
+    family: Any = PRESETS[config.model or "vae"].func
+    return config.prior or family.trained_prior
 
 
 def build(

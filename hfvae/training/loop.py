@@ -134,9 +134,8 @@ class Run:
 
     def restore(self, state: State) -> None:
         """Put back everything but the optimizer and the average, which a stage makes itself."""
-        prior = state.numbers["prior"]
-        if prior != self.model.config.prior:
-            self.model.set_prior(prior)
+        self.model.set_prior(state.numbers["prior"])
+        if self.is_past("model"):
             self.model.to(memory_format=torch.contiguous_format)
         self.model.load_state_dict(state.part("model"))
         torch.set_rng_state(state.tensors["rng.torch"])

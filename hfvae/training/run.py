@@ -5,6 +5,8 @@ import datetime
 import shlex
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
 from ..sources import check_name, licence
 from . import checkpoint
 from .budget import make_budgets
-from .build import build, model_config, with_base
+from .build import build, learned_prior, model_config, with_base
 from .checkpoint import State
 from .config import TrainConfig
 from .errors import TrainingError
@@ -138,25 +140,22 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-class settled_threads:
-    """As many threads as the run that is resumed had, so that sums run in its order; else as many
-    as others leave free. Afterwards, as many as before."""
-
-    def __init__(self, accelerator: Any, resumed: State | None) -> None:
-        self.before = torch.get_num_threads()
-        threads = resumed.numbers["threads"] if resumed else threads_left()
-        torch.set_num_threads(threads)
-        if threads < self.before:
-            accelerator.print(
-                f"computing with {threads} of {self.before} threads, because other processes use "
-                f"the rest: set OMP_NUM_THREADS={self.before} to use all the same"
-            )
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: Any) -> None:
-        torch.set_num_threads(self.before)
+@contextmanager
+def settled_threads(accelerator: Any, resumed: State | None) -> Generator[None]:
+    """As many threads as the run that is resumed had, whose sums ran in that order; else as many as
+    other processes leave free."""
+    most = torch.get_num_threads()
+    threads = resumed.numbers["threads"] if resumed else threads_left()
+    if threads < most:
+        accelerator.print(
+            f"computing with {threads} of {most} threads, because other processes use the rest: "
+            f"set OMP_NUM_THREADS={most} to use all the same"
+        )
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(most)
 
 
 def read(config: TrainConfig, accelerator: Any) -> tuple[ImageSet, ImageSet]:
@@ -202,7 +201,7 @@ def fit(
     say, folder = accelerator.print, config.folder
     if model.config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
-    prior = config.prior or model.config.trained_prior
+    prior = learned_prior(config)
     trained_later = PriorStage.trains(model, prior)
     budgets, batch_sizes = make_budgets(config, len(images), trained_later)
     run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)

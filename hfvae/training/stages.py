@@ -143,8 +143,8 @@ class PriorStage(Stage):
     def give_prior(self, most: int | None = None) -> None:
         """The model's new prior, with no more components than there are latents."""
         model = self.run.model
-        if model.config.prior == self.prior and self.trained:
-            return  # a checkpoint's
+        if self.run.is_past("model"):
+            return  # it came with the checkpoint
         settings, asked = {}, getattr(model.config, "prior_components", None)
         if most is not None and asked is not None:
             settings["prior_components"] = min(asked, most)
