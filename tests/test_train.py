@@ -1,7 +1,9 @@
 """train.py through its command line, on data made here."""
 
+import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import trackio
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from trackio.sqlite_storage import SQLiteStorage
@@ -25,7 +26,7 @@ from hfvae.priors.mixture import GaussianMixture
 from hfvae.report import advice
 from hfvae.training import checkpoint, stages, train
 from hfvae.training.budget import Budget, beta
-from hfvae.training.config import TrainConfig, without_folder
+from hfvae.training.config import TrainConfig, parse, without_folder
 from hfvae.training.loop import index_batches, moving_average
 from hfvae.training.progress import Progress
 
@@ -477,13 +478,50 @@ def test_training_from_python_leaves_the_same_bytes(photos, tmp_path, train_py, 
     flags |= {"max_train_steps": 4, "random_flip": True, "use_ema": True}
     argv = [w for k, v in flags.items() for w in ([f"--{k}"] if v is True else [f"--{k}", v])]
     train_py(*argv, "--output_dir", tmp_path / "flags")
-    try:
-        model = train(TrainConfig(**flags, output_dir=tmp_path / "python"))
-    finally:
-        AcceleratorState._reset_state(True)
+    model = train(TrainConfig(**flags, output_dir=tmp_path / "python"))
     for name in ("config.json", "model.safetensors", "evaluation.json"):
         ours, theirs = ((tmp_path / way / name).read_bytes() for way in ("python", "flags"))
         assert ours == theirs
     assert not model.training
     again = hfvae.from_pretrained(tmp_path / "python")
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_a_notebook_trains_again_with_other_settings(photos, tmp_path):
+    for precision in ("bf16", "no"):
+        settings = TrainConfig(
+            dataset=photos, resolution="16", max_train_steps=2, mixed_precision=precision,
+            output_dir=str(tmp_path / precision),
+        )  # fmt: skip
+        train(settings)
+        assert (tmp_path / precision / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"resolution": "64x"}, "resolution is neither N nor HxW"),
+        ({"resolution": (64, 48, 3)}, "resolution is neither N nor HxW"),
+        ({"seed": "1"}, "seed must be a whole number"),
+        ({"random_flip": 1}, "random_flip is True or False"),
+        ({"learning_rate": float("nan")}, "learning_rate must be more than 0"),
+        ({"max_train_steps": 3, "num_train_epochs": 1}, "does not go with"),
+        ({"dataset": ""}, "dataset takes words"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_when_it_is_described(bad, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        TrainConfig(**bad)
+
+
+def test_a_resolution_is_said_in_three_ways():
+    for given in (64, "64", "64x64", (64, 64)):
+        assert TrainConfig(resolution=given).resolution == (64, 64)
+    assert TrainConfig(resolution="64x48").resolution == (64, 48)
+
+
+def test_every_field_is_a_flag(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--help"])
+    flags = set(re.findall(r"--(\w+)", capsys.readouterr().out))
+    assert flags - {"help"} == {f.name for f in dataclasses.fields(TrainConfig)}

@@ -37,10 +37,9 @@ def folder(name: str, value: Any) -> Path:
 def resolution(name: str, value: Any) -> tuple[int, int]:
     """N, "NxM" or (N, M) -> (height, width)."""
     if isinstance(value, str):
-        height, _, width = value.lower().partition("x")
-        if not (height.isdecimal() and (width or height).isdecimal()):
+        if not (found := re.fullmatch(r"(\d+)(?:x(\d+))?", value.lower())):
             raise ValueError(f"{name} is neither N nor HxW: {value!r:.80}")
-        value = int(height), int(width or height)
+        value = int(found[1]), int(found[2] or found[1])
     sides = value if isinstance(value, (tuple, list)) else (value, value)
     if len(sides) != 2:
         raise ValueError(f"{name} is neither N nor HxW: {value!r:.80}")

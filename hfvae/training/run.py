@@ -84,6 +84,7 @@ def make_accelerator(config: TrainConfig) -> Any:
     """Devices and processes, or a refusal of what they cannot do."""
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate.state import AcceleratorState
         from accelerate.tracking import get_available_trackers
         from accelerate.utils import set_seed
     except ImportError as error:
@@ -91,6 +92,7 @@ def make_accelerator(config: TrainConfig) -> Any:
 
     if config.report_to not in ("none", *map(str, get_available_trackers())):
         raise TrainingError(f"--report_to {config.report_to} needs: pip install {config.report_to}")
+    AcceleratorState._reset_state(True)  # a notebook may have trained with other settings before
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision or best_precision(),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
