@@ -15,6 +15,7 @@ from ..errors import expand
 from ..sources import dataset_name
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
+LIKELIHOODS = ("discretized-logistic", "gaussian", "bernoulli")
 TRACKERS = ("none", "trackio", "tensorboard", "wandb")
 
 
@@ -77,9 +78,7 @@ def positive(name: str, value: Any) -> float:
     return real(0, 1e300)(name, value)
 
 
-def flag(
-    default: Any, check: Check, words: str = "", *, decides: bool = True, kind: Any = str
-) -> Any:
+def flag(default: Any, check: Check, words: str = "", *, decides: bool = True) -> Any:
     """A field of TrainConfig.
 
     Args:
@@ -87,10 +86,9 @@ def flag(
         check: (name, value) -> the value as it is kept, or an exception.
         words: for --help.
         decides: whether the weights depend on it, so that a resumed run must have the same.
-        kind: what an argument on the command line becomes.
     """
     check = optional(check) if default is None else check
-    metadata = {"check": check, "help": words, "decides": decides, "kind": kind}
+    metadata = {"check": check, "help": words, "decides": decides}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -111,59 +109,49 @@ class TrainConfig:
     )
     data_dir: Path | None = flag(None, folder, "where torchvision's data are or go", decides=False)
     streaming: bool = flag(False, switch, "never store a Hub data set, only its pixels")
-    max_train_samples: int | None = flag(None, at_least(1), "take only the first images", kind=int)
+    max_train_samples: int | None = flag(None, at_least(1), "take only the first images")
     resolution: Any = flag(None, resolution, "N or HxW; the images' own if they agree, else 64")
     channels: int | None = flag(
-        None, whole(1, 256), "1 grey, 3 colour; found by looking if not given", kind=int
+        None, whole(1, 256), "1 grey, 3 colour; found by looking if not given"
     )
     random_flip: bool = flag(False, switch, "mirror images at random")
     widths: Any = flag(None, widths, "channels after each halving of the image: 32,64,128")
-    latent_dim: int | None = flag(None, whole(1, 65536), "how many numbers a latent has", kind=int)
-    beta: float | None = flag(None, real(0, 1e6), "weight of the KL, in nats per image", kind=float)
+    latent_dim: int | None = flag(None, whole(1, 65536), "how many numbers a latent has")
+    beta: float | None = flag(None, real(0, 1e6), "weight of the KL, in nats per image")
     beta_start: float | None = flag(
-        None, positive, "a larger beta to start from: latents part better", kind=float
+        None, positive, "a larger beta to start from: latents part better"
     )
     prior: str | None = flag(
-        None, registered(PRIORS),
-        "where new images come from; default: a mixture fitted to the latents of a vae or "
-        "autoencoder, a transformer trained on codes",
-    )  # fmt: skip
+        None, registered(PRIORS), "default: a mixture, or a transformer over codes; fitted after"
+    )
     prior_components: int | None = flag(
-        None, whole(1, 1000), "how many Gaussians a mixture has; default: 10", kind=int
+        None, whole(1, 1000), "how many Gaussians a mixture has; default: 10"
     )
     codebook_size: int | None = flag(
-        None, whole(3, 65536), "how many codes, for vq-vae and fsq-vae", kind=int
+        None, whole(3, 65536), "how many codes, for vq-vae and fsq-vae"
     )
     prior_fraction: float = flag(
-        0.5, real(0, 0.999),
-        "share of the training of a prior that is trained after the model; default: 0.5",
-        kind=float,
-    )  # fmt: skip
-    likelihood: str | None = flag(
-        None, one_of("discretized-logistic", "gaussian", "bernoulli"),
-        "discretized-logistic, gaussian or bernoulli",
-    )  # fmt: skip
+        0.5, real(0, 0.999), "share of a prior that is trained after the model; default: 0.5"
+    )
+    likelihood: str | None = flag(None, one_of(*LIKELIHOODS), ", ".join(LIKELIHOODS))
     license: str | None = flag(
-        None, licence_name, "the images' licence, for the card, as the Hub writes it: cc-by-4.0",
-        decides=False,
-    )  # fmt: skip
+        None, licence_name, "the images', for the card: cc-by-4.0", decides=False
+    )
     output_dir: Path | None = flag(None, folder, "default: runs/<dataset>-<model>", decides=False)
     overwrite_output_dir: bool = flag(False, switch, "replace a model that is there", decides=False)
-    seed: int = flag(0, whole(0, 2**32 - 1), "default: 0", kind=int)
+    seed: int = flag(0, whole(0, 2**32 - 1), "default: 0")
     train_batch_size: int | None = flag(
-        None, at_least(2),  # BatchNorm compares images
-        "images a step, over all processes; default: 16 to 128, by their number and the time",
-        kind=int,
-    )  # fmt: skip
-    num_train_epochs: float | None = flag(None, positive, kind=float)
-    max_train_steps: int | None = flag(None, at_least(1), f"default: {DEFAULT_STEPS}", kind=int)
-    max_train_minutes: float | None = flag(None, positive, kind=float)
-    learning_rate: float = flag(2e-3, positive, "default: 0.002", kind=float)
+        None, at_least(2), "images a step, of all processes; default: 16 to 128, by set and time"
+    )  # BatchNorm compares images
+    num_train_epochs: float | None = flag(None, positive)
+    max_train_steps: int | None = flag(None, at_least(1), f"default: {DEFAULT_STEPS}")
+    max_train_minutes: float | None = flag(None, positive)
+    learning_rate: float = flag(2e-3, positive, "default: 0.002")
     lr_warmup_steps: int | None = flag(
-        None, at_least(0), "default: 100, at most a tenth of the training", kind=int
+        None, at_least(0), "default: 100, at most a tenth of the training"
     )
-    kl_warmup_steps: int = flag(0, at_least(0), "steps over which beta grows from 0", kind=int)
-    gradient_accumulation_steps: int = flag(1, at_least(1), kind=int)
+    kl_warmup_steps: int = flag(0, at_least(0), "steps over which beta grows from 0")
+    gradient_accumulation_steps: int = flag(1, at_least(1))
     use_ema: bool = flag(False, switch, "save a moving average of the weights")
     save_fp16: bool = flag(False, switch, "store the weights in half the bytes", decides=False)
     mixed_precision: str | None = flag(
@@ -174,11 +162,10 @@ class TrainConfig:
         None, text, "latest, or a checkpoint's folder: go on from there", decides=False
     )
     checkpointing_steps: int = flag(
-        500, at_least(0), "steps between checkpoints; 0: none; default: 500",
-        decides=False, kind=int,
-    )  # fmt: skip
+        500, at_least(0), "steps between checkpoints; 0: none; default: 500", decides=False
+    )
     checkpoints_total_limit: int = flag(
-        2, at_least(1), "how many are kept; default: 2", decides=False, kind=int
+        2, at_least(1), "how many are kept; default: 2", decides=False
     )
     report_to: str = flag("none", one_of(*TRACKERS), ", ".join(TRACKERS), decides=False)
     push_to_hub: bool = flag(False, switch, "publish the model when it is trained", decides=False)
@@ -255,16 +242,17 @@ def parse(argv: list[str], description: str = "") -> TrainConfig:
     """
     summary, _, details = description.partition("\n\n")
     parser = _Parser(
-        prog="train.py", description=summary, epilog=details, argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
+        prog="train.py",
+        description=summary,
+        epilog=details,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     for f in dataclasses.fields(TrainConfig):
-        how: dict[str, Any] = {"help": f.metadata["help"]}
-        if isinstance(f.default, bool):
-            how["action"] = "store_true"
-        else:
-            how["type"] = f.metadata["kind"]
-        parser.add_argument(f"--{f.name}", **how)
+        kind = next((kind for kind in (bool, int, float) if kind.__name__ in str(f.type)), str)
+        how: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+        parser.add_argument(f"--{f.name}", help=f.metadata["help"], **how)
     # --max-train-steps is --max_train_steps.
     parts = (word.partition("=") for word in argv)
     given = parser.parse_args(
