@@ -36,7 +36,7 @@ MAX_DIMS = 2**26  # numbers in an image: 4096x4096 pixels in 4 channels
 Check = Callable[[str, Any], Any]  # (name, value) -> the value as it is kept, or an exception
 
 
-def whole(low: int, high: int) -> Check:
+def integer(low: int, high: int) -> Check:
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be a whole number, not {value!r:.80}")
@@ -47,7 +47,7 @@ def whole(low: int, high: int) -> Check:
     return check
 
 
-def real(low: float, high: float) -> Check:
+def number(low: float, high: float) -> Check:
     def check(name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} must be a number, not {value!r:.80}")
@@ -85,7 +85,7 @@ def several(check_item: Check, low: int, high: int) -> Check:
 
 
 def size_in_pixels(name: str, value: Any) -> int | tuple[int, ...]:
-    side = whole(8, 4096)
+    side = integer(8, 4096)
     return (
         several(side, 2, 2)(name, value) if isinstance(value, (list, tuple)) else side(name, value)
     )
@@ -145,15 +145,15 @@ class Config:
     coarsest: ClassVar[int] = 4  # and halve the image until its longer side is this
 
     image_size: int | tuple[int, int] = checked(32, size_in_pixels)
-    channels: int = checked(3, whole(1, 256))
+    channels: int = checked(3, integer(1, 256))
     likelihood: str = checked(
         "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
     )
     prior: str = checked("none", word)
-    scale: float | None = checked(None, optional(real(1e-3, 1e3)))
-    widths: tuple[int, ...] = checked((), several(whole(1, 4096), 0, 12))
-    blocks: int = checked(0, whole(0, 64))
-    hidden: int | None = checked(None, optional(whole(0, 65536)))
+    scale: float | None = checked(None, optional(number(1e-3, 1e3)))
+    widths: tuple[int, ...] = checked((), several(integer(1, 4096), 0, 12))
+    blocks: int = checked(0, integer(0, 64))
+    hidden: int | None = checked(None, optional(integer(0, 65536)))
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -208,8 +208,8 @@ class AutoencoderConfig(Config):
     words = "An autoencoder"
     trained_prior = "mixture"
 
-    latent_dim: int = checked(32, whole(1, 65536))
-    prior_components: int = checked(10, whole(1, 1000))
+    latent_dim: int = checked(32, integer(1, 65536))
+    prior_components: int = checked(10, integer(1, 1000))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,10 +227,10 @@ class VAEConfig(Config):
     words = "A variational autoencoder (VAE)"
     trained_prior = "mixture"
 
-    latent_dim: int = checked(32, whole(1, 65536))
-    beta: float = checked(1.0, real(0, 1e6))
+    latent_dim: int = checked(32, integer(1, 65536))
+    beta: float = checked(1.0, number(0, 1e6))
     prior: str = checked("standard-normal", word)
-    prior_components: int = checked(10, whole(1, 1000))
+    prior_components: int = checked(10, integer(1, 1000))
 
     @property
     def rate_weight(self) -> float:
@@ -258,16 +258,16 @@ class VQVAEConfig(Config):
     finest = 32
     coarsest = 8
 
-    blocks: int = checked(2, whole(0, 64))
-    hidden: int | None = checked(0, whole(0, 0))  # a grid has no place for it
+    blocks: int = checked(2, integer(0, 64))
+    hidden: int | None = checked(0, integer(0, 0))  # a grid has no place for it
     quantizer: str = checked("vq", one_of("vq", "fsq"))
-    codebook_size: int = checked(512, whole(3, 65536))
-    embedding_dim: int = checked(16, whole(1, 4096))
-    commitment: float = checked(0.25, real(0, 1e6))
-    ema_decay: float = checked(0.99, real(0, 0.99999))
+    codebook_size: int = checked(512, integer(3, 65536))
+    embedding_dim: int = checked(16, integer(1, 4096))
+    commitment: float = checked(0.25, number(0, 1e6))
+    ema_decay: float = checked(0.99, number(0, 0.99999))
     prior: str = checked("uniform", word)
-    prior_width: int = checked(128, whole(8, 4096))
-    prior_layers: int = checked(4, whole(1, 64))
+    prior_width: int = checked(128, integer(8, 4096))
+    prior_layers: int = checked(4, integer(1, 64))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from torch import Tensor, distributions
 import hfvae
 from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
 from hfvae.base import FAMILIES, BaseAutoencoder
-from hfvae.configs import PRESETS, PRIORS, Config, PriorEntry, checked, whole, word
+from hfvae.configs import PRESETS, PRIORS, Config, PriorEntry, checked, integer, word
 from hfvae.data import ImageSet
 from hfvae.demo.actions import make_actions
 from hfvae.demo.menu import Models
@@ -88,7 +88,7 @@ class BoxConfig(Config):
     words: ClassVar[str] = "An autoencoder of boxes"
     trained_prior: ClassVar[str] = "laplace"
 
-    latent_dim: int = checked(4, whole(1, 100))
+    latent_dim: int = checked(4, integer(1, 100))
     prior: str = checked("laplace", word)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..configs import PRESETS, PRIORS, Check, one_of, optional, real, registered, whole
+from ..configs import PRESETS, PRIORS, Check, integer, number, one_of, optional, registered
 from ..errors import expand
 from ..sources import dataset_name
 
@@ -44,7 +44,7 @@ def resolution(name: str, value: Any) -> tuple[int, int]:
     sides = value if isinstance(value, (tuple, list)) else (value, value)
     if len(sides) != 2:
         raise ValueError(f"{name} is neither N nor HxW: {value!r:.80}")
-    height, width = (whole(8, 4096)(name, side) for side in sides)
+    height, width = (integer(8, 4096)(name, side) for side in sides)
     return height, width
 
 
@@ -54,7 +54,7 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
         if not re.fullmatch(r"\d+(,\d+)*", value):
             raise ValueError(f"{name} takes a list like 32,64,128, not {value!r:.80}")
         value = map(int, value.split(","))
-    return tuple(whole(1, 4096)(name, width) for width in value)
+    return tuple(integer(1, 4096)(name, width) for width in value)
 
 
 def licence_name(name: str, value: Any) -> str:
@@ -67,7 +67,7 @@ def at_least(low: int) -> Check:
     def check(name: str, value: Any) -> int:
         if isinstance(value, int) and value < low:
             raise ValueError(f"{name} must be {low} or more, not {value}")
-        return whole(low, 2**53)(name, value)  # what JSON keeps
+        return integer(low, 2**53)(name, value)  # what JSON keeps
 
     return check
 
@@ -75,7 +75,7 @@ def at_least(low: int) -> Check:
 def positive(name: str, value: Any) -> float:
     if isinstance(value, (int, float)) and not 0 < value < math.inf:
         raise ValueError(f"{name} must be more than 0, not {value}")
-    return real(0, 1e300)(name, value)
+    return number(0, 1e300)(name, value)
 
 
 def flag(default: Any, check: Check, words: str = "", *, decides: bool = True) -> Any:
@@ -112,12 +112,12 @@ class TrainConfig:
     max_train_samples: int | None = flag(None, at_least(1), "take only the first images")
     resolution: Any = flag(None, resolution, "N or HxW; the images' own if they agree, else 64")
     channels: int | None = flag(
-        None, whole(1, 256), "1 grey, 3 colour; found by looking if not given"
+        None, integer(1, 256), "1 grey, 3 colour; found by looking if not given"
     )
     random_flip: bool = flag(False, switch, "mirror images at random")
     widths: Any = flag(None, widths, "channels after each halving of the image: 32,64,128")
-    latent_dim: int | None = flag(None, whole(1, 65536), "how many numbers a latent has")
-    beta: float | None = flag(None, real(0, 1e6), "weight of the KL, in nats per image")
+    latent_dim: int | None = flag(None, integer(1, 65536), "how many numbers a latent has")
+    beta: float | None = flag(None, number(0, 1e6), "weight of the KL, in nats per image")
     beta_start: float | None = flag(
         None, positive, "a larger beta to start from: latents part better"
     )
@@ -125,13 +125,13 @@ class TrainConfig:
         None, registered(PRIORS), "default: a mixture, or a transformer over codes; fitted after"
     )
     prior_components: int | None = flag(
-        None, whole(1, 1000), "how many Gaussians a mixture has; default: 10"
+        None, integer(1, 1000), "how many Gaussians a mixture has; default: 10"
     )
     codebook_size: int | None = flag(
-        None, whole(3, 65536), "how many codes, for vq-vae and fsq-vae"
+        None, integer(3, 65536), "how many codes, for vq-vae and fsq-vae"
     )
     prior_fraction: float = flag(
-        0.5, real(0, 0.999), "share of a prior that is trained after the model; default: 0.5"
+        0.5, number(0, 0.999), "share of a prior that is trained after the model; default: 0.5"
     )
     likelihood: str | None = flag(None, one_of(*LIKELIHOODS), ", ".join(LIKELIHOODS))
     license: str | None = flag(
@@ -139,7 +139,7 @@ class TrainConfig:
     )
     output_dir: Path | None = flag(None, folder, "default: runs/<dataset>-<model>", decides=False)
     overwrite_output_dir: bool = flag(False, switch, "replace a model that is there", decides=False)
-    seed: int = flag(0, whole(0, 2**32 - 1), "default: 0")
+    seed: int = flag(0, integer(0, 2**32 - 1), "default: 0")
     train_batch_size: int | None = flag(
         None, at_least(2), "images a step, of all processes; default: 16 to 128, by set and time"
     )  # BatchNorm compares images
