@@ -28,7 +28,7 @@ from accelerate.state import AcceleratorState
 
 import hfvae
 from hfvae import VAE, VAEConfig
-from hfvae.card import render_card
+from hfvae.hub.card import render_card
 from hfvae.data import ImageSet
 from hfvae.report import reconstructions_png, samples_png
 

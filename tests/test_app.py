@@ -411,8 +411,8 @@ def test_few_models_of_visitors_stay_loaded_and_the_own_ones_always(hub, model, 
     assert list(menu.visiting) == ["me/m2", "me/m3", "me/m4"]
     assert menu[None] is own
     gone = weakref.ref(menu["me/m2"])
-    act = make_actions(menu, on_gpu=lambda f: f)
-    act["show_latents"]("me/m2", Image.new("RGB", (12, 10)))
+    act = make_actions(menu)
+    act.show_latents("me/m2", Image.new("RGB", (12, 10)))
     for i in (3, 4, 0):
         menu[f"me/m{i}"]
     gc.collect()
@@ -453,7 +453,7 @@ def test_folders_of_one_name_are_told_apart_and_paths_of_the_operator_known(demo
 
 
 def actions(folder):
-    return make_actions(Models([str(folder)]), on_gpu=lambda f: f)
+    return make_actions(Models([str(folder)]))
 
 
 def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_path):
@@ -463,7 +463,7 @@ def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_pat
         f'from_pretrained("{folder}")\n![samples](samples.png)\nthe copies:\n'
         "![reconstructions](reconstructions.png)\nthe end"
     )
-    card = actions(folder)["about"](None)
+    card = actions(folder).about(None)
     assert card.startswith('from_pretrained("m")')  # and no path of this machine
     assert str(tmp_path) not in card
     order = "samples", "the copies", "reconstructions", "the end"
@@ -474,12 +474,12 @@ def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_pat
         shown = Image.open(io.BytesIO(base64.b64decode(data)))
         assert np.array_equal(np.asarray(shown), pixels(folder / f"{name}.png"))
     (folder / "samples.png").write_text("broken")
-    assert "samples" not in actions(folder)["about"](None)
+    assert "samples" not in actions(folder).about(None)
 
 
 def start_pictures(act):
     """What "Pictures to start from" shows, in each tab the same: uint8 (N, H, W, C)."""
-    _, *rows = act["arrive"](None)
+    _, *rows = act.arrive(None)
     assert rows[0] == rows[1] == rows[2]
     return np.stack([pixels(file) for file in rows[0]]) if rows[0] else []
 
@@ -494,11 +494,11 @@ def test_pictures_to_start_from_are_held_out_images(demo_models, tmp_path):
     act = actions(folder)
     held_out = [np.asarray(picture) for picture in hfvae.to_pil(x[:8])]
     assert np.array_equal(start_pictures(act), np.stack(held_out))
-    assert np.array_equal(pixels(act["start"](None, None)), held_out[0])
-    assert [p.tolist() for p in map(pixels, act["start_two"](None, None, None))] == [
+    assert np.array_equal(pixels(act.start(None, None)), held_out[0])
+    assert [p.tolist() for p in map(pixels, act.start_two(None, None, None))] == [
         p.tolist() for p in held_out[:2]
     ]
-    picked = act["pick"](None, SimpleNamespace(index=5))
+    picked = act.pick(None, SimpleNamespace(index=5))
     assert np.array_equal(pixels(picked), held_out[5])
     (folder / "reconstructions.png").write_bytes(b"broken")
     assert np.array_equal(start_pictures(actions(folder)), drawn)
@@ -526,19 +526,19 @@ def test_pictures_of_a_model_from_the_hub(hub, model, tmp_path, monkeypatch):
     hub.add("models/me/pictured", files)
 
     def visit():
-        act = make_actions(Models(["me/pictured"], allow_hub=True), on_gpu=lambda f: f)
+        act = make_actions(Models(["me/pictured"], allow_hub=True))
         menu = Models(["none"], allow_hub=True)
-        visited = make_actions(menu, on_gpu=lambda f: f)
+        visited = make_actions(menu)
         return act, visited
 
     def first(act, name):
-        return pixels(act["start"](name, None))
+        return pixels(act.start(name, None))
 
     held_out, drawn = (np.asarray(hfvae.to_pil(t)[0]) for t in (x, seeded(model, 8)))
     own, visited = visit()
     assert np.array_equal(first(own, None), held_out)
     assert np.array_equal(first(visited, "me/pictured"), held_out)
-    assert visited["about"]("me/pictured").count("](data:image/") == 2
+    assert visited.about("me/pictured").count("](data:image/") == 2
     monkeypatch.setattr("hfvae.demo.menu.MAX_PICTURES", 100)
     hub.requests.clear()
     _, visited = visit()
@@ -552,7 +552,7 @@ def test_what_a_model_does_not_know_is_called_so(demo_models, tmp_path):
 
     def said(**measured):
         (tmp_path / "m" / "evaluation.json").write_text(json.dumps(measured))
-        return actions(tmp_path / "m")["reconstruct"](None, picture)[2]
+        return actions(tmp_path / "m").reconstruct(None, picture)[2]
 
     text = said()
     decibels = float(re.search(r"PSNR ([\d.]+) dB: the more, the closer", text)[1])
@@ -568,7 +568,7 @@ def test_what_a_model_does_not_know_is_called_so(demo_models, tmp_path):
 
 def test_the_map_says_how_to_use_it(demo_models):
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
-    _, plane, _ = actions(demo_models / "colour")["show_latents"](None, picture)
+    _, plane, _ = actions(demo_models / "colour").show_latents(None, picture)
     assert plane.value["hint"].startswith("move over the map, or drag: across z")
 
 
@@ -577,13 +577,13 @@ def test_sliders_of_the_model_before_get_words(demo_models):
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
     for move, at in [("move_sliders", [0.5] * 6), ("move_on_map", [0.5] * 2)]:
         with pytest.raises(Exception, match="This model has a grid of codes: press Explore"):
-            act[move](None, picture, SimpleNamespace(_data={"at": at}))
+            getattr(act, move)(None, picture, SimpleNamespace(_data={"at": at}))
 
 
 def test_explore_begins_with_the_picture_exactly(demo_models):
     model = hfvae.from_pretrained(demo_models / "colour")
     x = seeded(model, 1)
-    found = actions(demo_models / "colour")["show_latents"](None, hfvae.to_pil(x)[0])
+    found = actions(demo_models / "colour").show_latents(None, hfvae.to_pil(x)[0])
     expected = np.asarray(hfvae.to_pil(model.reconstruct(model.preprocess(hfvae.to_pil(x))))[0])
     for part in found[:2]:
         data = base64.b64decode(part.value["picture"].partition(",")[2])
@@ -607,7 +607,7 @@ def test_the_start_says_how_to_share(demo_models, monkeypatch, capsys):
 def test_explore_takes_a_model_that_cannot_draw(demo_models):
     act = actions(demo_models / "plain")
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
-    latents, plane, _ = act["show_latents"](None, picture)
+    latents, plane, _ = act.show_latents(None, picture)
     assert latents.value["at"] == pytest.approx([0.5] * 4)  # the picture's own code
     assert latents.value["labels"] == ["z0", "z1", "z2", "z3"]
     assert plane.value["kind"] == "plane"

@@ -62,6 +62,11 @@ def several(value: Any, n: int, check: Callable[[Any], Any]) -> list[Any]:
     return [check(item) for item in value]
 
 
+def places(value: Any, n: int) -> list[float]:
+    """Where a visitor stopped: n numbers from 0 to 1."""
+    return several(value, n, lambda t: real(t, 0, 1, "Place"))
+
+
 def open_safely(source: Any) -> Image.Image:
     """An uploaded file as a picture, or words."""
     try:

@@ -19,6 +19,7 @@ from ..hub.remote import Repository
 from ..images import first_row, to_mode
 from ..models import FAMILIES
 from ..sprites import FACTORS
+from .explorers import EXPLORERS
 from .inputs import open_safely, words
 from .scrubber import data_uri
 
@@ -68,8 +69,8 @@ class Entry:
         self.usual_bits = _number(measured, "bits_per_dim")
         self.usual_psnr = _number(measured, "psnr")
         # What latents of sprites stand for, where that was measured.
-        self.factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
-        self.telling: Any = None  # its latents that carry most, once somebody explores
+        factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
+        self.explorer = EXPLORERS[self.model.bottleneck.view](self.model, factors)
 
 
 class Models:

@@ -44,6 +44,11 @@ def shown(value: dict[str, Any] | None) -> gr.HTML:
     return gr.HTML(value=value, visible=value is not None)
 
 
+def exact(at: list[float], image: Tensor) -> gr.HTML:
+    """A scrubber with what was decoded for a place, (1, C, H, W)."""
+    return gr.HTML(exact={"at": at, "picture": data_uri(to_pil(image)[0])})
+
+
 def sheet(
     frames: Tensor, kind: str, *, rows: int = 1, at: Sequence[float] = (0.0, 0.0), **more: Any
 ) -> dict[str, Any]:
