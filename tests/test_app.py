@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,6 @@ import pytest
 import torch
 import xet
 from conftest import DEMO_MODELS, with_pictures
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 import hfvae
@@ -575,9 +575,9 @@ def test_the_map_says_how_to_use_it(demo_models):
 def test_sliders_of_the_model_before_get_words(demo_models):
     act = actions(demo_models / "codes")
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
-    for move, at in [("move_sliders", [0.5] * 6), ("move_on_map", [0.5] * 2)]:
+    for kind, at in [("sliders", [0.5] * 6), ("plane", [0.5] * 2)]:
         with pytest.raises(Exception, match="This model has a grid of codes: press Explore"):
-            getattr(act, move)(None, picture, SimpleNamespace(_data={"at": at}))
+            act.move(None, picture, SimpleNamespace(_data={"kind": kind, "at": at}))
 
 
 def test_explore_begins_with_the_picture_exactly(demo_models):

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..images import to_pil
-from .inputs import in_words, places, real, whole, words
+from .inputs import in_words, places, real, seen, whole, words
 from .menu import Models
-from .pictures import draws, files, how_far, seen, starts, walk, within_limits
+from .pictures import draws, files, how_far, starts, walk, within_limits
 from .scrubber import exact, keep, kept, sheet, shown
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
@@ -27,16 +27,12 @@ Picture = Image.Image | None
 
 
 def make_actions(models: Models, on_gpu: Callable[..., Any] = lambda act: act) -> SimpleNamespace:
-    """The methods of `Actions`, as the page and its API call them.
-
-    Args:
-        models: the menu.
-        on_gpu: decorates what may decode.
-    """
+    """The methods of `Actions`, as the page and its API call them; `on_gpu` decorates each."""
     plain = Actions(models)
-    public = [name for name in vars(Actions) if not name.startswith("_")]
-    ready = {name: torch.inference_mode()(in_words(getattr(plain, name))) for name in public}
-    return SimpleNamespace(**{name: on_gpu(act) for name, act in ready.items()})
+    acts = [getattr(plain, name) for name in vars(Actions) if not name.startswith("_")]
+    return SimpleNamespace(
+        **{act.__name__: on_gpu(torch.inference_mode()(in_words(act))) for act in acts}
+    )
 
 
 class Actions:
@@ -47,7 +43,7 @@ class Actions:
 
     def generate(
         self,
-        model: str | None = None,
+        model: Named = None,
         count: float = 32,
         seed: float | None = None,
         temperature: float = 1.0,
@@ -66,7 +62,7 @@ class Actions:
         seed = secrets.randbelow(MAX_SEED) if seed is None else whole(seed, 0, MAX_SEED, "Seed")
         return files(draws(vae, count, seed, temperature)), seed
 
-    def reconstruct(self, model: str | None, image: Image.Image | None) -> tuple[str, str, str]:
+    def reconstruct(self, model: Named, image: Picture) -> tuple[str, str, str]:
         """Encode a picture and decode it again.
 
         Args:
@@ -79,12 +75,7 @@ class Actions:
         return files(x)[0], files(y)[0], how_far(entry, x, y)
 
     def interpolate(
-        self,
-        model: str | None,
-        first: Image.Image | None,
-        second: Image.Image | None,
-        steps: float,
-        mode: str,
+        self, model: Named, first: Picture, second: Picture, steps: float, mode: str
     ) -> tuple[list[str], dict[str, Any]]:
         """A way from one picture to another through the latents.
 
@@ -99,9 +90,7 @@ class Actions:
         hint = "move over the picture, drag, or use the arrow keys"
         return files(frames), sheet(frames, "line", live=True, hint=hint)
 
-    def explore(
-        self, model: str | None, image: Image.Image | None, dim: float, value: float
-    ) -> str:
+    def explore(self, model: Named, image: Picture, dim: float, value: float) -> str:
         """A picture with one of its latents, or one of its codes, replaced.
 
         Args:
@@ -111,9 +100,9 @@ class Actions:
             value: what it is set to; for a VQ-VAE the number of a code
         """
         entry = self._models[model]
-        x = seen(entry.model, image)
-        dim, value = entry.explorer.choose(dim, value)
-        return files(entry.model.traverse(x[0], dim, [value]))[0]
+        dim = whole(dim, 0, entry.explorer.entries - 1, "Dim")
+        values = [entry.explorer.value(value)]
+        return files(entry.model.traverse(seen(entry.model, image), dim, values))[0]
 
     # What the page alone calls
 
@@ -189,20 +178,12 @@ class Actions:
 
     def show_latents(self, model: Named, image: Picture) -> tuple[gr.HTML, ...]:
         """What Explore shows of a picture: sliders and a map, or a grid of codes."""
-        entry = self._models[model]
-        return tuple(shown(part) for part in entry.explorer.show(seen(entry.model, image)))
+        found = self._models[model].explorer.show(image)
+        return tuple(shown(found.get(kind)) for kind in ("sliders", "plane", "codes"))
 
-    def move_sliders(self, model: Named, image: Picture, event: gr.EventData) -> dict[str, Any]:
-        entry = self._models[model]
-        return entry.explorer.move_sliders(seen(entry.model, image), event._data.get("at"))
-
-    def move_on_map(self, model: Named, image: Picture, event: gr.EventData) -> gr.HTML:
-        entry = self._models[model]
-        return entry.explorer.move_on_map(seen(entry.model, image), event._data.get("at"))
-
-    def change_code(self, model: Named, event: gr.EventData) -> dict[str, Any]:
-        explorer = self._models[model].explorer
-        return explorer.change_code(event._data.get("codes"), event._data.get("cell"))
+    def move(self, model: Named, image: Picture, event: gr.EventData) -> Any:
+        """What one of these shows where the visitor left it."""
+        return self._models[model].explorer.move(image, event._data)
 
     def _ends(self, model: Named, first: Picture, second: Picture) -> tuple[Any, Tensor, Tensor]:
         vae = self._models[model].model

@@ -9,7 +9,9 @@ from typing import Any
 
 import gradio as gr
 from PIL import Image
+from torch import Tensor
 
+from ..base import BaseAutoencoder
 from ..images import open_image
 
 MAX_BODY = 20_000_000  # bytes of a request
@@ -83,6 +85,13 @@ def open_safely(source: Any) -> Image.Image:
         raise words(f"This file cannot be read as a picture ({', '.join(FORMATS)}).") from None
     size = f"{image.width} x {image.height}"
     raise words(f"This picture has {size} pixels; the limit is {MAX_PIXELS // 10**6} million.")
+
+
+def seen(model: BaseAutoencoder, image: Image.Image | None) -> Tensor:
+    """A picture as the model sees it, (1, C, H, W) in [0, 1]."""
+    if image is None:
+        raise words("Please choose a picture first.")
+    return model.likelihood.nearest(model.preprocess(image))
 
 
 class Page(gr.Blocks):

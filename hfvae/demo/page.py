@@ -14,6 +14,7 @@ from .inputs import MAX_BODY, BodyLimit, Page, Picture
 from .menu import Models
 from .scrubber import scrubber
 
+Act = SimpleNamespace
 Kwargs = dict[str, Any]
 
 # "Generate" always draws a new seed; the field holds the one that was used.
@@ -66,12 +67,10 @@ def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks
     with Page(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown("# hfvae\nImages that a variational autoencoder dreams up, copies and blends.")
         model = gr.Dropdown(
-            models.names,
-            value=models.names[0],
-            label="Model",
+            models.names, value=models.names[0], label="Model",
             info="one of these, or a Hub id like owner/name" if models.allow_hub else None,
             allow_custom_value=models.allow_hub,
-        )
+        )  # fmt: skip
         with gr.Tab("Generate"):
             strip, asked, made = generate_tab(act, model, walk)
         with gr.Tab("Reconstruct") as tab:
@@ -83,8 +82,8 @@ def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks
         with gr.Tab("About") as tab:
             card = gr.Markdown(elem_id="card")
 
-        arrive = [act.arrive, model, [strip, for_copy, for_blend, for_change]]
-        about = [act.about, model, card]
+        arrive = (act.arrive, model, [strip, for_copy, for_blend, for_change])
+        about = (act.about, model, card)
         # One after the other, so that a wrong name gives one message.
         arrived = model.change(*arrive, **QUIET).success
         address(arrived(act.generate, asked, made, **PRIVATE, **MODEL), asked)
@@ -111,21 +110,24 @@ def starts(examples: list[Any]) -> gr.Gallery:
     )
 
 
-def comes(
-    act: SimpleNamespace, model: gr.Dropdown, picture: Picture,
-    draw: gr.Button, row: gr.Gallery, tab: gr.Tab,
-) -> list[Callable[..., Any]]:  # fmt: skip
-    """What follows when a picture comes: from the visitor, a draw, the row, or on arrival."""
-    return [
+def begin(
+    act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab, picture: Picture, verb: str
+) -> tuple[gr.Gallery, gr.Button, list[Callable[..., Any]]]:
+    """The row of pictures, the button, and what follows when a picture comes, however it does."""
+    with gr.Row():
+        draw = gr.Button("Draw one")
+        go = gr.Button(verb, variant="primary")
+    row = starts(examples)
+    return row, go, [
         picture.upload,
         draw.click(act.draw, model, picture, **QUIET).success,
         row.select(act.pick, model, picture, **QUIET).success,
         tab.select(act.start, [model, picture], picture, **QUIET).success,
-    ]
+    ]  # fmt: skip
 
 
 def generate_tab(
-    act: SimpleNamespace, model: gr.Dropdown, walk: dict[str, Any] | None
+    act: Act, model: gr.Dropdown, walk: dict[str, Any] | None
 ) -> tuple[gr.HTML, list[Any], list[Any]]:
     """The strip, what is asked for, and where the answer goes."""
     with gr.Row():
@@ -139,15 +141,13 @@ def generate_tab(
                 go = gr.Button("Generate", variant="primary")
     images = gr.Gallery(label="New images", elem_id="images", **GALLERY)
     asked, made = [model, count, seed, temperature], [images, seed]
-    generate = [act.generate, asked, made]
+    generate = (act.generate, asked, made)
     address(go.click(*generate, js=NEW_SEED, api_name="generate", **MODEL), asked)
     address(again.click(*generate, **PRIVATE, **MODEL), asked)
     return strip, asked, made
 
 
-def reconstruct_tab(
-    act: SimpleNamespace, model: gr.Dropdown, examples: list[Any], tab: gr.Tab
-) -> gr.Gallery:
+def reconstruct_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
         picture = Picture(label="Your picture", elem_id="picture", min_width=256, **UPLOAD)
         compared = gr.ImageSlider(
@@ -155,22 +155,17 @@ def reconstruct_tab(
             elem_id="compared", elem_classes="pixels", max_height=210, min_width=256, **SHOWN,
         )  # fmt: skip
     text = gr.Markdown(elem_id="apart")
-    with gr.Row():
-        draw = gr.Button("Draw one")
-        go = gr.Button("Reconstruct", variant="primary")
-    row = starts(examples)
+    row, go, comes = begin(act, model, examples, tab, picture, "Reconstruct")
     original, copy = gr.Image(visible=False, **SHOWN), gr.Image(visible=False, **SHOWN)
-    reconstruct = [act.reconstruct, [model, picture], [original, copy, text]]
+    reconstruct = (act.reconstruct, [model, picture], [original, copy, text])
     go.click(*reconstruct, api_name="reconstruct", **MODEL)
     copy.change(None, [original, copy], compared, js="(a, b) => [[a, b]]", **PRIVATE)
-    for event in comes(act, model, picture, draw, row, tab):
+    for event in comes:
         event(*reconstruct, **PRIVATE, **MODEL)
     return row
 
 
-def interpolate_tab(
-    act: SimpleNamespace, model: gr.Dropdown, examples: list[Any], tab: gr.Tab
-) -> gr.Gallery:
+def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
         first = Picture(label="From", elem_id="first", **UPLOAD)
         second = Picture(label="To", elem_id="second", **UPLOAD)
@@ -185,19 +180,14 @@ def interpolate_tab(
         keep = gr.Button("Make an animation")
     row = starts(examples)
     animation = gr.Image(
-        label="Animation, to download",
-        format="webp",
-        interactive=False,
-        height=280,
-        elem_id="animation",
-        elem_classes="pixels",
+        label="Animation, to download", format="webp", interactive=False, height=280,
+        elem_id="animation", elem_classes="pixels", visible=False,
         buttons=["download", "fullscreen"],  # Gradio's "Share" works on Spaces alone
-        visible=False,
-    )
+    )  # fmt: skip
     with gr.Accordion("All steps", open=False):
         steps_shown = gr.Gallery(label="From one picture to the other", **GALLERY)
     ends = [model, first, second]
-    interpolate = [act.interpolate, [*ends, steps, mode], [steps_shown, strip]]
+    interpolate = (act.interpolate, [*ends, steps, mode], [steps_shown, strip])
     go.click(*interpolate, api_name="interpolate", **MODEL)
     strip.release(act.between, [*ends, mode], strip, **LATEST)
     keep.click(act.animate, [*ends, steps, mode], animation, **PRIVATE, **MODEL)
@@ -213,23 +203,17 @@ def interpolate_tab(
     return row
 
 
-def explore_tab(
-    act: SimpleNamespace, model: gr.Dropdown, examples: list[Any], tab: gr.Tab
-) -> gr.Gallery:
+def explore_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) -> gr.Gallery:
     with gr.Row():
         picture = Picture(label="Picture", **UPLOAD)
         latents = scrubber("Latents, sorted by what they carry", elem_id="latents")
         plane = scrubber("A map of the two that carry most", elem_id="map")
         codes = scrubber("The code grid", elem_id="codes", visible=False)
-    with gr.Row():
-        draw = gr.Button("Draw one")
-        go = gr.Button("Explore", variant="primary")
-    row = starts(examples)
-    for event in (go.click, *comes(act, model, picture, draw, row, tab)):
+    row, go, comes = begin(act, model, examples, tab, picture, "Explore")
+    for event in (go.click, *comes):
         event(act.show_latents, [model, picture], [latents, plane, codes], **PRIVATE, **MODEL)
-    latents.release(act.move_sliders, [model, picture], latents, **LATEST)
-    plane.release(act.move_on_map, [model, picture], plane, **LATEST)
-    codes.release(act.change_code, model, codes, **LATEST)
+    for part in (latents, plane, codes):
+        part.release(act.move, [model, picture], part, **LATEST)
     # For programs alone: one latent set to one value.
     dim, value = gr.Number(0, visible=False), gr.Number(0, visible=False)
     changed = gr.Image(visible=False, **SHOWN)

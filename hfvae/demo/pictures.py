@@ -23,13 +23,6 @@ STRANGE = (
 )
 
 
-def seen(model: BaseAutoencoder, image: Image.Image | None) -> Tensor:
-    """A picture as the model sees it, (1, C, H, W) in [0, 1]."""
-    if image is None:
-        raise words("Please choose a picture first.")
-    return model.likelihood.nearest(model.preprocess(image))
-
-
 def within_limits(model: BaseAutoencoder, count: int) -> int:
     """So many images, or words if they are too many at their size."""
     most = max(2, MAX_NUMBERS // model.config.dims)

@@ -69,15 +69,9 @@ def sheet(
         page.paste(picture, (i % columns * w, i // columns * h))
     scale = VIEW / max(w, h)
     return {
-        "kind": kind,
-        "sheet": data_uri(page),
-        "columns": columns,
-        "rows": rows,
-        "width": round(w * scale),
-        "height": round(h * scale),
-        "at": list(at),
-        "hint": "",
-    } | more
+        "kind": kind, "sheet": data_uri(page), "columns": columns, "rows": rows,
+        "width": round(w * scale), "height": round(h * scale), "at": list(at), "hint": "",
+    } | more  # fmt: skip
 
 
 def kept(picture: Image.Image) -> str:
@@ -102,9 +96,9 @@ def keep(data: bytes, name: str) -> str:
 
 def data_uri(picture: Image.Image) -> str:
     """A picture without loss, small enough to send along."""
-    buffer = io.BytesIO()
+    kind, options = "webp", {"lossless": True, "method": 0, "quality": 20}
     if max(picture.size) > 16383:  # WebP's limit
-        picture.save(buffer, "PNG")
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    picture.save(buffer, "WEBP", lossless=True, method=0, quality=20)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+        kind, options = "png", {}
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
