@@ -23,8 +23,9 @@ from PIL import Image
 
 import hfvae
 from hfvae.demo.actions import make_actions
+from hfvae.demo.entry import describe
 from hfvae.demo.inputs import MAX_BODY, open_safely
-from hfvae.demo.menu import Models, describe
+from hfvae.demo.menu import Models
 
 gradio_client = pytest.importorskip("gradio_client")
 
@@ -426,7 +427,7 @@ def test_one_that_loads_slowly_keeps_nobody_waiting(hub, model, demo_models, mon
     model.push_to_hub("me/slow")
     menu = Models([str(demo_models / "colour")], allow_hub=True)
     menu[None]
-    load, go = hfvae.demo.menu.load, threading.Event()
+    load, go = hfvae.demo.entry.load, threading.Event()
     calls = []
 
     def slow(*args, **kwargs):
@@ -434,7 +435,7 @@ def test_one_that_loads_slowly_keeps_nobody_waiting(hub, model, demo_models, mon
         assert go.wait(20)
         return load(*args, **kwargs)
 
-    monkeypatch.setattr("hfvae.demo.menu.load", slow)
+    monkeypatch.setattr("hfvae.demo.entry.load", slow)
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(lambda: menu["me/slow"]) for _ in range(4)]
         assert menu[None].name == "colour"

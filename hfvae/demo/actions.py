@@ -16,12 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..images import to_pil
+from .entry import Entry
 from .inputs import in_words, places, real, seen, whole, words
 from .menu import Models
-from .pictures import draws, files, how_far, starts, walk, within_limits
-from .scrubber import exact, keep, kept, sheet, shown
+from .scrubber import exact, files, keep, kept, sheet, shown
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
+MAX_NUMBERS = 2**25  # in the images of one answer
 Named = str | None
 Picture = Image.Image | None
 
@@ -56,11 +57,11 @@ class Actions:
             seed: the same seed gives the same images; null draws one
             temperature: spread of the latents, 0 to 2; 0 is the most typical image
         """
-        vae = self._models[model].model
-        count = within_limits(vae, whole(count, 1, MAX_COUNT, "Count"))
+        entry = self._models[model]
+        count = _few(entry, whole(count, 1, MAX_COUNT, "Count"))
         temperature = real(temperature, 0, MAX_TEMPERATURE, "Temperature")
         seed = secrets.randbelow(MAX_SEED) if seed is None else whole(seed, 0, MAX_SEED, "Seed")
-        return files(draws(vae, count, seed, temperature)), seed
+        return files(entry.draws(count, seed, temperature)), seed
 
     def reconstruct(self, model: Named, image: Picture) -> tuple[str, str, str]:
         """Encode a picture and decode it again.
@@ -72,7 +73,7 @@ class Actions:
         entry = self._models[model]
         x = seen(entry.model, image)
         y = entry.model.reconstruct(x)
-        return files(x)[0], files(y)[0], how_far(entry, x, y)
+        return files(x)[0], files(y)[0], entry.how_far(x, y)
 
     def interpolate(
         self, model: Named, first: Picture, second: Picture, steps: float, mode: str
@@ -124,8 +125,8 @@ class Actions:
     def arrive(self, model: Named) -> tuple[Any, ...]:
         """What a model shows before anybody asks: a walk, and pictures for each tab to start."""
         entry = self._models[model]
-        examples = [kept(picture) for picture in starts(entry)]
-        return walk(entry.model), examples, examples, examples
+        examples = [kept(picture) for picture in entry.starts()]
+        return entry.walk(), examples, examples, examples
 
     def about(self, model: Named) -> str:
         """The card."""
@@ -137,7 +138,7 @@ class Actions:
 
     def pick(self, model: Named, event: gr.SelectData) -> str:
         """One of the pictures to start from, by its number: no file is named."""
-        examples = starts(self._models[model])
+        examples = self._models[model].starts()
         return kept(examples[whole(event.index, 0, len(examples) - 1, "Picture")])
 
     def push(self, model: Named, second: Any, event: gr.SelectData) -> tuple[Any, str]:
@@ -147,7 +148,7 @@ class Actions:
 
     def start(self, model: Named, picture: Picture, which: int = 0) -> Any:
         """One of the pictures to start from for an empty place, where there are any."""
-        examples = starts(self._models[model])
+        examples = self._models[model].starts()
         return gr.skip() if picture or not examples else kept(examples[which % len(examples)])
 
     def start_two(self, model: Named, first: Picture, second: Picture) -> tuple[Any, Any]:
@@ -157,9 +158,9 @@ class Actions:
         self, model: Named, first: Picture, second: Picture, mode: str, event: gr.EventData
     ) -> gr.HTML:
         """The exact picture where the strip was left."""
-        vae, a, b = self._ends(model, first, second)
+        entry, a, b = self._ends(model, first, second)
         at = places(event._data.get("at"), 2)
-        return exact(at, vae.between(a, b, at[:1], _mode(mode)))
+        return exact(at, entry.model.between(a, b, at[:1], _mode(mode)))
 
     def animate(
         self, model: Named, first: Picture, second: Picture, steps: float, mode: str
@@ -185,16 +186,24 @@ class Actions:
         """What one of these shows where the visitor left it."""
         return self._models[model].explorer.move(image, event._data)
 
-    def _ends(self, model: Named, first: Picture, second: Picture) -> tuple[Any, Tensor, Tensor]:
-        vae = self._models[model].model
+    def _ends(self, model: Named, first: Picture, second: Picture) -> tuple[Entry, Tensor, Tensor]:
+        entry = self._models[model]
         if first is None or second is None:
             raise words("Interpolation needs two pictures.")
-        return vae, seen(vae, first), seen(vae, second)
+        return entry, seen(entry.model, first), seen(entry.model, second)
 
     def _way(self, model: Named, first: Picture, second: Picture, steps: Any, mode: Any) -> Tensor:
-        vae, a, b = self._ends(model, first, second)
-        steps = within_limits(vae, whole(steps, 2, MAX_STEPS, "Steps"))
-        return vae.interpolate(a, b, steps=steps, mode=_mode(mode))
+        entry, a, b = self._ends(model, first, second)
+        steps = _few(entry, whole(steps, 2, MAX_STEPS, "Steps"))
+        return entry.model.interpolate(a, b, steps=steps, mode=_mode(mode))
+
+
+def _few(entry: Entry, count: int) -> int:
+    """So many images, or words if they are too many at their size."""
+    most = max(2, MAX_NUMBERS // entry.model.config.dims)
+    if count > most:
+        raise words(f"The images of this model are large: at most {most} at once.")
+    return count
 
 
 def _mode(mode: Any) -> str:

@@ -33,6 +33,10 @@ GALLERY: Kwargs = {
     "format": "png", "height": "auto", "object_fit": "contain", "columns": 8,
     "elem_classes": "pixels",
 }  # fmt: skip
+# To begin with, for visitors without a picture at hand.
+STARTS: Kwargs = {
+    "label": "Pictures to start from", "allow_preview": False, "buttons": [],
+} | GALLERY  # fmt: skip
 PRIVATE: Kwargs = {"api_visibility": "private"}
 MODEL: Kwargs = {"concurrency_id": "model", "concurrency_limit": 2}
 QUIET: Kwargs = {"show_progress": "hidden"} | PRIVATE | MODEL
@@ -46,12 +50,9 @@ LAUNCH: Kwargs = {
     "css": Path(__file__).with_name("page.css").read_text("utf-8"),
     "max_file_size": MAX_BODY,
     "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
-    "enable_monitoring": False,
-    "run_history": False,
+    "enable_monitoring": False, "run_history": False, "show_error": False, "ssr_mode": False,
     "footer_links": ["api"],
-    "show_error": False,
-    "ssr_mode": False,
-}
+}  # fmt: skip
 
 
 def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks:
@@ -61,7 +62,7 @@ def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks
         models: the menu.
         on_gpu: decorates what may decode, where there is a GPU only while it answers.
     """
-    act = make_actions(models, on_gpu) if on_gpu else make_actions(models)
+    act = make_actions(models, on_gpu or (lambda act: act))
     # With a GPU only while it answers, the page opens empty; elsewhere with this already there.
     walk, examples, *_ = (None, []) if on_gpu else act.arrive(None)
     with Page(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
@@ -103,13 +104,6 @@ def address(event: Any, asked: list[Any]) -> None:
     event.then(None, asked, js=ADDRESS, **PRIVATE)
 
 
-def starts(examples: list[Any]) -> gr.Gallery:
-    """A row of pictures to begin with, for visitors without one at hand."""
-    return gr.Gallery(
-        examples, label="Pictures to start from", allow_preview=False, buttons=[], **GALLERY
-    )
-
-
 def begin(
     act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab, picture: Picture, verb: str
 ) -> tuple[gr.Gallery, gr.Button, list[Callable[..., Any]]]:
@@ -117,7 +111,7 @@ def begin(
     with gr.Row():
         draw = gr.Button("Draw one")
         go = gr.Button(verb, variant="primary")
-    row = starts(examples)
+    row = gr.Gallery(examples, **STARTS)
     return row, go, [
         picture.upload,
         draw.click(act.draw, model, picture, **QUIET).success,
@@ -178,7 +172,7 @@ def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.T
         draw_second = gr.Button("Draw the second")
         go = gr.Button("Interpolate", variant="primary")
         keep = gr.Button("Make an animation")
-    row = starts(examples)
+    row = gr.Gallery(examples, **STARTS)
     animation = gr.Image(
         label="Animation, to download", format="webp", interactive=False, height=280,
         elem_id="animation", elem_classes="pixels", visible=False,

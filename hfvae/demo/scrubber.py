@@ -81,6 +81,11 @@ def kept(picture: Image.Image) -> str:
     return keep(file.getvalue(), "image.png")
 
 
+def files(images: Tensor) -> list[str]:
+    """Images (B, C, H, W) as such files."""
+    return [kept(picture) for picture in to_pil(images)]
+
+
 def keep(data: bytes, name: str) -> str:
     """A file that the page fetches, written whole or not at all.
 
