@@ -47,9 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--model", nargs="+", help="folders or Hub ids")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
-    parser.add_argument(
-        "--share", action="store_true", help="a public link as well, for a week at most"
-    )
+    parser.add_argument("--share", action="store_true", help="a public link, for a week at most")
     parser.add_argument("--push_to_space", metavar="ID", help="publish as a Space, and stop")
     parser.add_argument(
         "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"

@@ -27,16 +27,17 @@ Named = str | None
 Picture = Image.Image | None
 
 
-def make_actions(models: Models, on_gpu: Callable[..., Any] = lambda act: act) -> SimpleNamespace:
+def make_actions(models: Models, on_gpu: Callable[..., Any] | None = None) -> SimpleNamespace:
     """The methods of `Actions`, as the page and its API call them; `on_gpu` decorates each."""
     plain = Actions(models)
-    acts = [getattr(plain, name) for name in vars(Actions) if not name.startswith("_")]
-    return SimpleNamespace(
-        **{act.__name__: on_gpu(torch.inference_mode()(in_words(act))) for act in acts}
-    )
+    public = [name for name in vars(Actions) if not name.startswith("_")]
+    acts = {name: torch.inference_mode()(in_words(getattr(plain, name))) for name in public}
+    return SimpleNamespace(**{name: on_gpu(act) if on_gpu else act for name, act in acts.items()})
 
 
 class Actions:
+    """What visitors do with the models of a menu."""
+
     def __init__(self, models: Models) -> None:
         self._models = models
 
@@ -158,22 +159,19 @@ class Actions:
         self, model: Named, first: Picture, second: Picture, mode: str, event: gr.EventData
     ) -> gr.HTML:
         """The exact picture where the strip was left."""
-        entry, a, b = self._ends(model, first, second)
+        entry, a, b = self._ends(model, first, second, mode)
         at = places(event._data.get("at"), 2)
-        return exact(at, entry.model.between(a, b, at[:1], _mode(mode)))
+        return exact(at, entry.model.between(a, b, at[:1], mode))
 
-    def animate(
-        self, model: Named, first: Picture, second: Picture, steps: float, mode: str
-    ) -> gr.Image:
+    def animate(self, model: Named, first: Picture, second: Picture, steps: Any, mode: Any) -> Any:
         """The same way, there and back, as an animation to keep."""
         frames = to_pil(self._way(model, first, second, steps, mode))
         factor = max(1, 256 // max(frames[0].size))
         large = [f.resize((f.width * factor, f.height * factor), 0) for f in frames]
         file = io.BytesIO()
-        back = large[-2:0:-1]
         large[0].save(
-            file, "WEBP", save_all=True, append_images=large[1:] + back, duration=60, loop=0,
-            lossless=True, method=0,
+            file, "WEBP", save_all=True, append_images=large[1:] + large[-2:0:-1], duration=60,
+            loop=0, lossless=True, method=0,
         )  # fmt: skip
         return gr.Image(keep(file.getvalue(), "interpolation.webp"), visible=True)
 
@@ -186,16 +184,18 @@ class Actions:
         """What one of these shows where the visitor left it."""
         return self._models[model].explorer.move(image, event._data)
 
-    def _ends(self, model: Named, first: Picture, second: Picture) -> tuple[Entry, Tensor, Tensor]:
+    def _ends(self, model: Named, first: Picture, second: Picture, mode: Any) -> tuple[Any, ...]:
         entry = self._models[model]
         if first is None or second is None:
             raise words("Interpolation needs two pictures.")
+        if mode not in ("slerp", "lerp"):
+            raise words("Mode must be slerp or lerp.")
         return entry, seen(entry.model, first), seen(entry.model, second)
 
     def _way(self, model: Named, first: Picture, second: Picture, steps: Any, mode: Any) -> Tensor:
-        entry, a, b = self._ends(model, first, second)
+        entry, a, b = self._ends(model, first, second, mode)
         steps = _few(entry, whole(steps, 2, MAX_STEPS, "Steps"))
-        return entry.model.interpolate(a, b, steps=steps, mode=_mode(mode))
+        return entry.model.interpolate(a, b, steps=steps, mode=mode)
 
 
 def _few(entry: Entry, count: int) -> int:
@@ -204,9 +204,3 @@ def _few(entry: Entry, count: int) -> int:
     if count > most:
         raise words(f"The images of this model are large: at most {most} at once.")
     return count
-
-
-def _mode(mode: Any) -> str:
-    if mode not in ("slerp", "lerp"):
-        raise words("Mode must be slerp or lerp.")
-    return mode

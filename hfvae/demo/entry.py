@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -43,9 +43,7 @@ class Entry:
         pictures: which of those beside it are shown, where they are there and sound.
     """
 
-    def __init__(
-        self, name: str, source: Any, device: str, pictures: Sequence[str] = PICTURES
-    ) -> None:
+    def __init__(self, name: str, source: Any, device: str, pictures: tuple[str, ...] = PICTURES):
         self.name = name
         # float32 whatever was stored: half precision is slow on a CPU.
         self.model: BaseAutoencoder = load(source, FAMILIES, device=device)
@@ -65,10 +63,10 @@ class Entry:
         except (ValueError, TypeError, RecursionError):
             measured = {}
         # Of held-out images, where that was measured.
-        self.usual_bits = _number(measured, "bits_per_dim")
-        self.usual_psnr = _number(measured, "psnr")
+        numbers = {name: n for name, n in measured.items() if isinstance(n, (int, float))}
+        self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
         # What latents of sprites stand for, where that was measured.
-        factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
+        factors = {name: numbers.get(f"latent_{name}") for name in FACTORS}
         self.explorer = EXPLORERS[self.model.bottleneck.view](self.model, factors)
 
     def draws(self, count: int, seed: int, temperature: float = 1.0) -> Tensor:
@@ -131,13 +129,6 @@ def _text(source: Any, name: str) -> str:
         return source.get(name).read_text("utf-8")
     except (OSError, ValueError):
         return ""
-
-
-def _number(measured: Mapping[str, Any], name: str) -> float | None:
-    try:
-        return float(measured[name])
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 def _picture(source: Any, name: str, channels: int) -> Image.Image | None:

@@ -24,12 +24,7 @@ Picture = Image.Image | None
 
 
 class Explorer(ABC):
-    """Explore of one model.
-
-    Args:
-        model: what is explored.
-        factors: which entry of z each stands for, where that was measured.
-    """
+    """Explore of one model; `factors` says which entry of z each of them is, if any."""
 
     def __init__(self, model: BaseAutoencoder, factors: Mapping[str, Any]) -> None:
         self.model, self.factors = model, factors
@@ -44,8 +39,7 @@ class Explorer(ABC):
     def move(self, image: Picture, to: dict[str, Any]) -> Any:
         """What the scrubber of a kind shows where it was left.
 
-        Raises:
-            gradio.Error: this model has none of that kind: the page still shows another's.
+        A page may still have those of the model before: words for a kind that is not this one's.
         """
 
     @abstractmethod
@@ -113,7 +107,7 @@ class VectorExplorer(Explorer):
         dims, weights, unit = self.latents.axes(posterior, LATENTS)
         labels = []
         for dim, weight in zip(dims, weights, strict=True):
-            stands_for = [name for name, latent in self.factors.items() if latent == dim]
+            stands_for = [name for name, entry in self.factors.items() if entry == dim]
             labels.append(" · ".join([f"z{dim}", *stands_for, f"{weight:.1f} {unit}"]))
         z = posterior.mode().flatten(1)[:, dims]
         middle, spread = z.mean(0), 3 * z.std(0).clamp(min=1e-3)

@@ -140,8 +140,7 @@ class BodyLimit:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if int(length) > MAX_BODY:
+        if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
             return await self._refuse(send)
         read, refused = 0, False
 

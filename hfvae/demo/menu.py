@@ -6,7 +6,6 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 from ..errors import HubError, expand
 from ..hub import CARD, CONFIG, WEIGHTS, is_path, source_of
@@ -49,7 +48,8 @@ class Models:
         name = self.names[0] if name is None else name
         # The operator's own programs may say what the command line said.
         name = next((known for known, source in self.sources.items() if source == name), name)
-        if name not in self.sources and not self._may_visit(name):
+        may_visit = self.allow_hub and isinstance(name, str) and HUB_ID.fullmatch(name)
+        if name not in self.sources and not may_visit:
             more = ", or a Hub id like owner/name" if self.allow_hub else ""
             raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
         with self.lock:
@@ -60,9 +60,6 @@ class Models:
             finally:
                 with self.lock:
                     self.loading.pop(name, None)
-
-    def _may_visit(self, name: Any) -> bool:
-        return self.allow_hub and isinstance(name, str) and bool(HUB_ID.fullmatch(name))
 
     def _operators(self, name: str) -> Entry:
         if name not in self.own:

@@ -34,9 +34,7 @@ GALLERY: Kwargs = {
     "elem_classes": "pixels",
 }  # fmt: skip
 # To begin with, for visitors without a picture at hand.
-STARTS: Kwargs = {
-    "label": "Pictures to start from", "allow_preview": False, "buttons": [],
-} | GALLERY  # fmt: skip
+ROW: Kwargs = {"label": "Pictures to start from", "allow_preview": False, "buttons": []} | GALLERY
 PRIVATE: Kwargs = {"api_visibility": "private"}
 MODEL: Kwargs = {"concurrency_id": "model", "concurrency_limit": 2}
 QUIET: Kwargs = {"show_progress": "hidden"} | PRIVATE | MODEL
@@ -56,14 +54,9 @@ LAUNCH: Kwargs = {
 
 
 def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks:
-    """The page of some models.
-
-    Args:
-        models: the menu.
-        on_gpu: decorates what may decode, where there is a GPU only while it answers.
-    """
-    act = make_actions(models, on_gpu or (lambda act: act))
-    # With a GPU only while it answers, the page opens empty; elsewhere with this already there.
+    """The page; `on_gpu` decorates what may decode, where there is a GPU only while it answers."""
+    act = make_actions(models, on_gpu)
+    # With one only while it answers, the page opens empty; elsewhere with this already there.
     walk, examples, *_ = (None, []) if on_gpu else act.arrive(None)
     with Page(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown("# hfvae\nImages that a variational autoencoder dreams up, copies and blends.")
@@ -111,7 +104,7 @@ def begin(
     with gr.Row():
         draw = gr.Button("Draw one")
         go = gr.Button(verb, variant="primary")
-    row = gr.Gallery(examples, **STARTS)
+    row = gr.Gallery(examples, **ROW)
     return row, go, [
         picture.upload,
         draw.click(act.draw, model, picture, **QUIET).success,
@@ -120,10 +113,8 @@ def begin(
     ]  # fmt: skip
 
 
-def generate_tab(
-    act: Act, model: gr.Dropdown, walk: dict[str, Any] | None
-) -> tuple[gr.HTML, list[Any], list[Any]]:
-    """The strip, what is asked for, and where the answer goes."""
+def generate_tab(act: Act, model: gr.Dropdown, walk: Any) -> tuple[gr.HTML, list[Any], list[Any]]:
+    """Returns the strip, what is asked for, and where the answer goes."""
     with gr.Row():
         strip = scrubber("A walk through the latent space", walk, elem_id="walk")
         with gr.Column():
@@ -172,7 +163,7 @@ def interpolate_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.T
         draw_second = gr.Button("Draw the second")
         go = gr.Button("Interpolate", variant="primary")
         keep = gr.Button("Make an animation")
-    row = gr.Gallery(examples, **STARTS)
+    row = gr.Gallery(examples, **ROW)
     animation = gr.Image(
         label="Animation, to download", format="webp", interactive=False, height=280,
         elem_id="animation", elem_classes="pixels", visible=False,
