@@ -28,8 +28,8 @@ from accelerate.state import AcceleratorState
 
 import hfvae
 from hfvae import VAE, VAEConfig
-from hfvae.hub.card import render_card
 from hfvae.data import ImageSet
+from hfvae.hub.card import render_card
 from hfvae.report import reconstructions_png, samples_png
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py and app.py

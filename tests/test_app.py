@@ -4,6 +4,7 @@ import base64
 import gc
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -22,10 +23,14 @@ from conftest import DEMO_MODELS, with_pictures
 from PIL import Image
 
 import hfvae
+from hfvae.base import BaseAutoencoder
+from hfvae.configs import PRIORS, PriorEntry
 from hfvae.demo.actions import make_actions
 from hfvae.demo.entry import describe
 from hfvae.demo.inputs import MAX_BODY, open_safely
 from hfvae.demo.menu import Models
+from hfvae.latents import Latents, Posterior
+from hfvae.priors import Prior
 
 gradio_client = pytest.importorskip("gradio_client")
 
@@ -612,6 +617,97 @@ def test_explore_takes_a_model_that_cannot_draw(demo_models):
     assert latents.value["at"] == pytest.approx([0.5] * 4)  # the picture's own code
     assert latents.value["labels"] == ["z0", "z1", "z2", "z3"]
     assert plane.value["kind"] == "plane"
+
+
+# Models that the demo has not heard of
+
+
+class Signs(Latents):
+    """A grid of numbers, each 1 or −1."""
+
+    in_features, shape = 2, (2, 8, 10)
+
+    def quantize(self, z):
+        return torch.where(z < 0, -1.0, 1.0)
+
+    def forward(self, h, generator=None):
+        return SignsPosterior(h, self.quantize(h))
+
+
+class SignsPosterior(Posterior):
+    def __init__(self, h, z):
+        self.h, self.z = h, z
+
+    def sample(self, generator=None):
+        return self.z
+
+    def mode(self):
+        return self.h
+
+    def rate(self, z, prior):
+        return prior.nll(z)
+
+    def events(self, times=1, generator=None):
+        return self.z
+
+
+class Coins(Prior):
+    """1 or −1, each with a chance of one half."""
+
+    @classmethod
+    def of(cls, config, shape):
+        return cls()
+
+    def nll(self, z):
+        return torch.full((len(z),), z[0].numel() * math.log(2))
+
+    def sample(self, n, temperature=1.0, generator=None):
+        return torch.randint(0, 2, (n, *Signs.shape), generator=generator) * 2.0 - 1
+
+
+class SignsConfig(hfvae.AutoencoderConfig):
+    model_type = "signs"
+
+
+class SignsModel(BaseAutoencoder):
+    config_class = SignsConfig
+
+    def __init__(self, config, encoder=None, decoder=None):
+        super().__init__(config, Signs(), encoder, decoder)
+
+
+def test_a_new_kind_of_latent_and_a_new_prior_open_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRIORS, "coins", PriorEntry(Coins, ("signs",)))
+    monkeypatch.setitem(hfvae.models.FAMILIES, "signs", SignsModel)
+    model = SignsModel(SignsConfig(image_size=(16, 20), widths=(8,), prior="coins"))
+    model(torch.rand(8, 3, 16, 20))
+    model.eval().save_pretrained(tmp_path / "m")
+    act = actions(tmp_path / "m")
+    images, _ = act.generate(None, 3, 7)
+    expected = hfvae.to_pil(model.sample(3, generator=torch.Generator().manual_seed(7)))
+    assert all(
+        np.array_equal(pixels(a), np.asarray(b)) for a, b in zip(images, expected, strict=True)
+    )
+    a, b = expected[:2]
+    x = model.preprocess(a)
+    _, copy, text = act.reconstruct(None, a)
+    assert np.array_equal(pixels(copy), np.asarray(hfvae.to_pil(model.reconstruct(x))[0]))
+    assert "bits/dim" in text
+    assert len(act.interpolate(None, a, b, 3, "slerp")[0]) == 3
+    sliders, plane, codes = act.show_latents(None, a)
+    assert not codes.visible
+    assert sliders.value["labels"][0].endswith(" variance")
+    assert plane.value["hint"].startswith("move over the map")
+    left = SimpleNamespace(_data={"kind": "sliders", "at": [1.0] * 6})
+    assert act.move(None, a, left)["at"] == [1.0] * 6
+    moved = act.move(None, a, SimpleNamespace(_data={"kind": "plane", "at": [0.0, 1.0]}))
+    assert moved.props["exact"]["picture"].startswith("data:image")
+    found = act.explore(None, a, 159, -1.0)
+    assert np.array_equal(pixels(found), np.asarray(hfvae.to_pil(model.traverse(x, 159, [-1]))[0]))
+    with pytest.raises(Exception, match="Dim must be from 0 to 159"):
+        act.explore(None, a, 160, 1.0)
+    walk, *_ = act.arrive(None)
+    assert walk["kind"] == "line"
 
 
 # The card
