@@ -36,6 +36,10 @@ class Likelihood(nn.Module, ABC):
         """8-bit pixels k/255 as the kind of data that this likelihood is a distribution over."""
         return x
 
+    def nearest(self, x: Tensor) -> Tensor:
+        """Pixels as the likeliest of that kind, without chance: the same picture each time."""
+        return x
+
     def check(self, x: Tensor) -> None:
         """Raise ValueError where log p(x) would mean nothing for these pixels."""
 
@@ -65,6 +69,9 @@ class Bernoulli(Likelihood):
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return (F.uniform(x.shape, x, generator) < x).to(x.dtype)
+
+    def nearest(self, x: Tensor) -> Tensor:
+        return (x > 0.5).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
         if not ((x == 0) | (x == 1)).all():

@@ -4,6 +4,7 @@ import base64
 import gc
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -22,9 +23,14 @@ from conftest import DEMO_MODELS, with_pictures
 from PIL import Image
 
 import hfvae
+from hfvae.base import BaseAutoencoder
+from hfvae.configs import PRIORS, PriorEntry
 from hfvae.demo.actions import make_actions
+from hfvae.demo.entry import describe
 from hfvae.demo.inputs import MAX_BODY, open_safely
-from hfvae.demo.menu import Models, describe
+from hfvae.demo.menu import Models
+from hfvae.latents import Latents, Posterior
+from hfvae.priors import Prior
 
 gradio_client = pytest.importorskip("gradio_client")
 
@@ -411,8 +417,8 @@ def test_few_models_of_visitors_stay_loaded_and_the_own_ones_always(hub, model, 
     assert list(menu.visiting) == ["me/m2", "me/m3", "me/m4"]
     assert menu[None] is own
     gone = weakref.ref(menu["me/m2"])
-    act = make_actions(menu, on_gpu=lambda f: f)
-    act["show_latents"]("me/m2", Image.new("RGB", (12, 10)))
+    act = make_actions(menu)
+    act.show_latents("me/m2", Image.new("RGB", (12, 10)))
     for i in (3, 4, 0):
         menu[f"me/m{i}"]
     gc.collect()
@@ -426,7 +432,7 @@ def test_one_that_loads_slowly_keeps_nobody_waiting(hub, model, demo_models, mon
     model.push_to_hub("me/slow")
     menu = Models([str(demo_models / "colour")], allow_hub=True)
     menu[None]
-    load, go = hfvae.demo.menu.load, threading.Event()
+    load, go = hfvae.demo.entry.load, threading.Event()
     calls = []
 
     def slow(*args, **kwargs):
@@ -434,7 +440,7 @@ def test_one_that_loads_slowly_keeps_nobody_waiting(hub, model, demo_models, mon
         assert go.wait(20)
         return load(*args, **kwargs)
 
-    monkeypatch.setattr("hfvae.demo.menu.load", slow)
+    monkeypatch.setattr("hfvae.demo.entry.load", slow)
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(lambda: menu["me/slow"]) for _ in range(4)]
         assert menu[None].name == "colour"
@@ -453,7 +459,7 @@ def test_folders_of_one_name_are_told_apart_and_paths_of_the_operator_known(demo
 
 
 def actions(folder):
-    return make_actions(Models([str(folder)]), on_gpu=lambda f: f)
+    return make_actions(Models([str(folder)]))
 
 
 def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_path):
@@ -463,7 +469,7 @@ def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_pat
         f'from_pretrained("{folder}")\n![samples](samples.png)\nthe copies:\n'
         "![reconstructions](reconstructions.png)\nthe end"
     )
-    card = actions(folder)["about"](None)
+    card = actions(folder).about(None)
     assert card.startswith('from_pretrained("m")')  # and no path of this machine
     assert str(tmp_path) not in card
     order = "samples", "the copies", "reconstructions", "the end"
@@ -474,12 +480,12 @@ def test_about_shows_pictures_where_the_card_speaks_of_them(demo_models, tmp_pat
         shown = Image.open(io.BytesIO(base64.b64decode(data)))
         assert np.array_equal(np.asarray(shown), pixels(folder / f"{name}.png"))
     (folder / "samples.png").write_text("broken")
-    assert "samples" not in actions(folder)["about"](None)
+    assert "samples" not in actions(folder).about(None)
 
 
 def start_pictures(act):
     """What "Pictures to start from" shows, in each tab the same: uint8 (N, H, W, C)."""
-    _, *rows = act["arrive"](None)
+    _, *rows = act.arrive(None)
     assert rows[0] == rows[1] == rows[2]
     return np.stack([pixels(file) for file in rows[0]]) if rows[0] else []
 
@@ -494,11 +500,11 @@ def test_pictures_to_start_from_are_held_out_images(demo_models, tmp_path):
     act = actions(folder)
     held_out = [np.asarray(picture) for picture in hfvae.to_pil(x[:8])]
     assert np.array_equal(start_pictures(act), np.stack(held_out))
-    assert np.array_equal(pixels(act["start"](None, None)), held_out[0])
-    assert [p.tolist() for p in map(pixels, act["start_two"](None, None, None))] == [
+    assert np.array_equal(pixels(act.start(None, None)), held_out[0])
+    assert [p.tolist() for p in map(pixels, act.start_two(None, None, None))] == [
         p.tolist() for p in held_out[:2]
     ]
-    picked = act["pick"](None, SimpleNamespace(index=5))
+    picked = act.pick(None, SimpleNamespace(index=5))
     assert np.array_equal(pixels(picked), held_out[5])
     (folder / "reconstructions.png").write_bytes(b"broken")
     assert np.array_equal(start_pictures(actions(folder)), drawn)
@@ -526,19 +532,19 @@ def test_pictures_of_a_model_from_the_hub(hub, model, tmp_path, monkeypatch):
     hub.add("models/me/pictured", files)
 
     def visit():
-        act = make_actions(Models(["me/pictured"], allow_hub=True), on_gpu=lambda f: f)
+        act = make_actions(Models(["me/pictured"], allow_hub=True))
         menu = Models(["none"], allow_hub=True)
-        visited = make_actions(menu, on_gpu=lambda f: f)
+        visited = make_actions(menu)
         return act, visited
 
     def first(act, name):
-        return pixels(act["start"](name, None))
+        return pixels(act.start(name, None))
 
     held_out, drawn = (np.asarray(hfvae.to_pil(t)[0]) for t in (x, seeded(model, 8)))
     own, visited = visit()
     assert np.array_equal(first(own, None), held_out)
     assert np.array_equal(first(visited, "me/pictured"), held_out)
-    assert visited["about"]("me/pictured").count("](data:image/") == 2
+    assert visited.about("me/pictured").count("](data:image/") == 2
     monkeypatch.setattr("hfvae.demo.menu.MAX_PICTURES", 100)
     hub.requests.clear()
     _, visited = visit()
@@ -552,7 +558,7 @@ def test_what_a_model_does_not_know_is_called_so(demo_models, tmp_path):
 
     def said(**measured):
         (tmp_path / "m" / "evaluation.json").write_text(json.dumps(measured))
-        return actions(tmp_path / "m")["reconstruct"](None, picture)[2]
+        return actions(tmp_path / "m").reconstruct(None, picture)[2]
 
     text = said()
     decibels = float(re.search(r"PSNR ([\d.]+) dB: the more, the closer", text)[1])
@@ -568,22 +574,22 @@ def test_what_a_model_does_not_know_is_called_so(demo_models, tmp_path):
 
 def test_the_map_says_how_to_use_it(demo_models):
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
-    _, plane, _ = actions(demo_models / "colour")["show_latents"](None, picture)
+    _, plane, _ = actions(demo_models / "colour").show_latents(None, picture)
     assert plane.value["hint"].startswith("move over the map, or drag: across z")
 
 
 def test_sliders_of_the_model_before_get_words(demo_models):
     act = actions(demo_models / "codes")
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
-    for move, at in [("move_sliders", [0.5] * 6), ("move_on_map", [0.5] * 2)]:
+    for kind, at in [("sliders", [0.5] * 6), ("plane", [0.5] * 2)]:
         with pytest.raises(Exception, match="This model has a grid of codes: press Explore"):
-            act[move](None, picture, SimpleNamespace(_data={"at": at}))
+            act.move(None, picture, SimpleNamespace(_data={"kind": kind, "at": at}))
 
 
 def test_explore_begins_with_the_picture_exactly(demo_models):
     model = hfvae.from_pretrained(demo_models / "colour")
     x = seeded(model, 1)
-    found = actions(demo_models / "colour")["show_latents"](None, hfvae.to_pil(x)[0])
+    found = actions(demo_models / "colour").show_latents(None, hfvae.to_pil(x)[0])
     expected = np.asarray(hfvae.to_pil(model.reconstruct(model.preprocess(hfvae.to_pil(x))))[0])
     for part in found[:2]:
         data = base64.b64decode(part.value["picture"].partition(",")[2])
@@ -607,10 +613,101 @@ def test_the_start_says_how_to_share(demo_models, monkeypatch, capsys):
 def test_explore_takes_a_model_that_cannot_draw(demo_models):
     act = actions(demo_models / "plain")
     picture = Image.effect_noise((20, 16), 80).convert("RGB")
-    latents, plane, _ = act["show_latents"](None, picture)
+    latents, plane, _ = act.show_latents(None, picture)
     assert latents.value["at"] == pytest.approx([0.5] * 4)  # the picture's own code
     assert latents.value["labels"] == ["z0", "z1", "z2", "z3"]
     assert plane.value["kind"] == "plane"
+
+
+# Models that the demo has not heard of
+
+
+class Signs(Latents):
+    """A grid of numbers, each 1 or −1."""
+
+    in_features, shape = 2, (2, 8, 10)
+
+    def quantize(self, z):
+        return torch.where(z < 0, -1.0, 1.0)
+
+    def forward(self, h, generator=None):
+        return SignsPosterior(h, self.quantize(h))
+
+
+class SignsPosterior(Posterior):
+    def __init__(self, h, z):
+        self.h, self.z = h, z
+
+    def sample(self, generator=None):
+        return self.z
+
+    def mode(self):
+        return self.h
+
+    def rate(self, z, prior):
+        return prior.nll(z)
+
+    def events(self, times=1, generator=None):
+        return self.z
+
+
+class Coins(Prior):
+    """1 or −1, each with a chance of one half."""
+
+    @classmethod
+    def of(cls, config, shape):
+        return cls()
+
+    def nll(self, z):
+        return torch.full((len(z),), z[0].numel() * math.log(2))
+
+    def sample(self, n, temperature=1.0, generator=None):
+        return torch.randint(0, 2, (n, *Signs.shape), generator=generator) * 2.0 - 1
+
+
+class SignsConfig(hfvae.AutoencoderConfig):
+    model_type = "signs"
+
+
+class SignsModel(BaseAutoencoder):
+    config_class = SignsConfig
+
+    def __init__(self, config, encoder=None, decoder=None):
+        super().__init__(config, Signs(), encoder, decoder)
+
+
+def test_a_new_kind_of_latent_and_a_new_prior_open_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRIORS, "coins", PriorEntry(Coins, ("signs",)))
+    monkeypatch.setitem(hfvae.models.FAMILIES, "signs", SignsModel)
+    model = SignsModel(SignsConfig(image_size=(16, 20), widths=(8,), prior="coins"))
+    model(torch.rand(8, 3, 16, 20))
+    model.eval().save_pretrained(tmp_path / "m")
+    act = actions(tmp_path / "m")
+    images, _ = act.generate(None, 3, 7)
+    expected = hfvae.to_pil(model.sample(3, generator=torch.Generator().manual_seed(7)))
+    assert all(
+        np.array_equal(pixels(a), np.asarray(b)) for a, b in zip(images, expected, strict=True)
+    )
+    a, b = expected[:2]
+    x = model.preprocess(a)
+    _, copy, text = act.reconstruct(None, a)
+    assert np.array_equal(pixels(copy), np.asarray(hfvae.to_pil(model.reconstruct(x))[0]))
+    assert "bits/dim" in text
+    assert len(act.interpolate(None, a, b, 3, "slerp")[0]) == 3
+    sliders, plane, codes = act.show_latents(None, a)
+    assert not codes.visible
+    assert sliders.value["labels"][0].endswith(" variance")
+    assert plane.value["hint"].startswith("move over the map")
+    left = SimpleNamespace(_data={"kind": "sliders", "at": [1.0] * 6})
+    assert act.move(None, a, left)["at"] == [1.0] * 6
+    moved = act.move(None, a, SimpleNamespace(_data={"kind": "plane", "at": [0.0, 1.0]}))
+    assert moved.props["exact"]["picture"].startswith("data:image")
+    found = act.explore(None, a, 159, -1.0)
+    assert np.array_equal(pixels(found), np.asarray(hfvae.to_pil(model.traverse(x, 159, [-1]))[0]))
+    with pytest.raises(Exception, match="Dim must be from 0 to 159"):
+        act.explore(None, a, 160, 1.0)
+    walk, *_ = act.arrive(None)
+    assert walk["kind"] == "line"
 
 
 # The card

@@ -9,7 +9,9 @@ from typing import Any
 
 import gradio as gr
 from PIL import Image
+from torch import Tensor
 
+from ..base import BaseAutoencoder
 from ..images import open_image
 
 MAX_BODY = 20_000_000  # bytes of a request
@@ -62,6 +64,11 @@ def several(value: Any, n: int, check: Callable[[Any], Any]) -> list[Any]:
     return [check(item) for item in value]
 
 
+def places(value: Any, n: int) -> list[float]:
+    """Where a visitor stopped: n numbers from 0 to 1."""
+    return several(value, n, lambda t: real(t, 0, 1, "Place"))
+
+
 def open_safely(source: Any) -> Image.Image:
     """An uploaded file as a picture, or words."""
     try:
@@ -78,6 +85,13 @@ def open_safely(source: Any) -> Image.Image:
         raise words(f"This file cannot be read as a picture ({', '.join(FORMATS)}).") from None
     size = f"{image.width} x {image.height}"
     raise words(f"This picture has {size} pixels; the limit is {MAX_PIXELS // 10**6} million.")
+
+
+def seen(model: BaseAutoencoder, image: Image.Image | None) -> Tensor:
+    """A picture as the model sees it, (1, C, H, W) in [0, 1]."""
+    if image is None:
+        raise words("Please choose a picture first.")
+    return model.likelihood.nearest(model.preprocess(image))
 
 
 class Page(gr.Blocks):
@@ -126,8 +140,7 @@ class BodyLimit:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if int(length) > MAX_BODY:
+        if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
             return await self._refuse(send)
         read, refused = 0, False
 

@@ -1,75 +1,24 @@
 """The models of a demo: the operator's, and those on the Hub whose id a visitor types."""
 
-import json
 import math
 import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import gradio as gr
-from PIL import Image
-
-from ..base import BaseAutoencoder
 from ..errors import HubError, expand
-from ..hub import CARD, CONFIG, WEIGHTS, is_path, load, source_of
+from ..hub import CARD, CONFIG, WEIGHTS, is_path, source_of
 from ..hub.remote import Repository
-from ..images import first_row, to_mode
-from ..models import FAMILIES
-from ..sprites import FACTORS
-from .inputs import open_safely, words
-from .scrubber import data_uri
+from .entry import EVALUATION, PICTURES, Entry
+from .inputs import words
 
-EVALUATION = "evaluation.json"
-PICTURES = ("samples", "reconstructions")  # .png, of which its card speaks
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 MAX_DOWNLOAD = 200_000_000  # bytes of a visitor's model
 MAX_TEXT = 100_000  # bytes of its card and its numbers
 MAX_PICTURES = 10_000_000  # bytes of its pictures: with more, it is shown without them
-LARGEST = 1024  # pixels a side of a picture beside its card
 MAX_DIMS, MAX_CELLS = 512 * 512 * 3, 1024  # of their images and code grids: seconds, not hours
 KEPT = 3  # models of visitors that stay loaded
-
-
-class Entry:
-    """A model and what lies beside it.
-
-    Args:
-        name: on the menu.
-        source: its folder or its repository.
-        device: where it goes.
-        pictures: which of those beside it are shown, where they are there and sound.
-    """
-
-    def __init__(
-        self, name: str, source: Any, device: str, pictures: Sequence[str] = PICTURES
-    ) -> None:
-        self.name = name
-        # float32 whatever was stored: half precision is slow on a CPU.
-        self.model: BaseAutoencoder = load(source, FAMILIES, device=device)
-        if self.model.config.channels not in (1, 3, 4):
-            raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
-        card = _text(source, CARD)
-        if folder := getattr(source, "path", None):  # visitors see no path of this machine
-            card = card.replace(str(folder.resolve()), name)
-        found = {n: _picture(source, f"{n}.png", self.model.config.channels) for n in pictures}
-        beside = {n: picture for n, picture in found.items() if picture is not None}
-        self.card = describe(card, beside)
-        # What it was not trained on, in the first row of its reconstructions.
-        rows = beside.get("reconstructions")
-        self.held_out = first_row(rows, self.model.config.size) if rows else []
-        try:
-            measured = dict(json.loads(_text(source, EVALUATION)))
-        except (ValueError, TypeError, RecursionError):
-            measured = {}
-        # Of held-out images, where that was measured.
-        self.usual_bits = _number(measured, "bits_per_dim")
-        self.usual_psnr = _number(measured, "psnr")
-        # What latents of sprites stand for, where that was measured.
-        self.factors = {name: measured.get(f"latent_{name}") for name in FACTORS}
-        self.telling: Any = None  # its latents that carry most, once somebody explores
 
 
 class Models:
@@ -83,15 +32,12 @@ class Models:
             while shown in self.sources:
                 shown, n = f"{name} {n + 1}", n + 1
             self.sources[shown] = source
+        self.names = list(self.sources)
         self.allow_hub, self.device = allow_hub, device
         self.own: dict[str, Entry] = {}
         self.visiting: OrderedDict[str, Entry] = OrderedDict()
         self.lock = threading.Lock()
         self.loading: dict[str, threading.Lock] = {}
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.sources)
 
     def __getitem__(self, name: str | None) -> Entry:
         """The entry of a name on the menu (None: the first), or of a Hub id.
@@ -102,7 +48,8 @@ class Models:
         name = self.names[0] if name is None else name
         # The operator's own programs may say what the command line said.
         name = next((known for known, source in self.sources.items() if source == name), name)
-        if name not in self.sources and not self._may_visit(name):
+        may_visit = self.allow_hub and isinstance(name, str) and HUB_ID.fullmatch(name)
+        if name not in self.sources and not may_visit:
             more = ", or a Hub id like owner/name" if self.allow_hub else ""
             raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
         with self.lock:
@@ -113,9 +60,6 @@ class Models:
             finally:
                 with self.lock:
                     self.loading.pop(name, None)
-
-    def _may_visit(self, name: Any) -> bool:
-        return self.allow_hub and isinstance(name, str) and bool(HUB_ID.fullmatch(name))
 
     def _operators(self, name: str) -> Entry:
         if name not in self.own:
@@ -149,43 +93,3 @@ class Models:
             while len(self.visiting) > KEPT:
                 self.visiting.popitem(last=False)
         return entry
-
-
-def describe(card: str, pictures: Mapping[str, Image.Image] | None = None) -> str:
-    """A card for the page: without metadata, and with nothing that a browser would fetch.
-
-    Of its pictures, those named here are shown in their places: as part of the text.
-    """
-    text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
-    text = text.partition("<!-- Written by hfvae")[0]
-    text = re.sub(r"!+\[", "[", text.replace("<", "&lt;"))
-    for name in PICTURES:
-        shown = ""
-        if pictures and name in pictures:
-            picture = pictures[name].copy()
-            picture.thumbnail((LARGEST, LARGEST))
-            shown = f"![{name}]({data_uri(picture)})"
-        text = text.replace(f"[{name}]({name}.png)", shown, 1)  # once: it may be long
-    return text
-
-
-def _text(source: Any, name: str) -> str:
-    try:
-        return source.get(name).read_text("utf-8")
-    except (OSError, ValueError):
-        return ""
-
-
-def _number(measured: Mapping[str, Any], name: str) -> float | None:
-    try:
-        return float(measured[name])
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _picture(source: Any, name: str, channels: int) -> Image.Image | None:
-    """A picture beside a model, unless it is missing, broken or beyond what visitors may send."""
-    try:
-        return to_mode(open_safely(source.get(name)), channels)
-    except (OSError, gr.Error):
-        return None

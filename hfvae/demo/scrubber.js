@@ -73,7 +73,7 @@ function moved(place) {
   at = place
   ask()
   clearTimeout(timer)
-  if (meta.live) timer = setTimeout(() => trigger('release', { at }), REST)
+  if (meta.live) timer = setTimeout(() => trigger('release', { kind: meta.kind, at }), REST)
 }
 
 // On opening, a line plays by itself, there and back, until somebody takes it.
@@ -124,7 +124,7 @@ element.addEventListener('pointerdown', (event) => {
     const [x, y] = under(event)
     const cell = Math.min(meta.grid[0] - 1, Math.floor(y * meta.grid[0])) * meta.grid[1]
       + Math.min(meta.grid[1] - 1, Math.floor(x * meta.grid[1]))
-    trigger('release', { codes: meta.codes, cell })
+    trigger('release', { kind: meta.kind, codes: meta.codes, cell })
     return
   }
   held = true

@@ -21,27 +21,26 @@ from torch import Tensor
 from ..images import to_pil
 
 VIEW = 320  # pixels of the longer side on the page, at most
-HERE = Path(__file__).parent
+PART = Path(__file__)  # with another suffix
 
 
 def scrubber(label: str, value: dict[str, Any] | None = None, **kwargs: Any) -> gr.HTML:
     """The component. Its event `release` carries where the visitor stopped."""
+    html, css, js = (PART.with_suffix(kind).read_text("utf-8") for kind in (".html", ".css", ".js"))
     return gr.HTML(
-        value,
-        label=label,
-        html_template=(HERE / "scrubber.html").read_text("utf-8"),
-        css_template=(HERE / "scrubber.css").read_text("utf-8"),
-        js_on_load=(HERE / "scrubber.js").read_text("utf-8"),
-        apply_default_css=False,
-        exact=None,
-        elem_classes="moving",
-        **kwargs,
-    )
+        value, label=label, html_template=html, css_template=css, js_on_load=js, exact=None,
+        apply_default_css=False, elem_classes="moving", **kwargs,
+    )  # fmt: skip
 
 
 def shown(value: dict[str, Any] | None) -> gr.HTML:
     """A scrubber with a new value, hidden while it has none."""
     return gr.HTML(value=value, visible=value is not None)
+
+
+def exact(at: list[float], image: Tensor) -> gr.HTML:
+    """A scrubber with what was decoded for a place, (1, C, H, W)."""
+    return gr.HTML(exact={"at": at, "picture": data_uri(to_pil(image)[0])})
 
 
 def sheet(
@@ -56,23 +55,14 @@ def sheet(
         at: where it starts, each from 0 to 1.
         more: `hint`, what the kind needs, and `picture`, the exact one where it starts.
     """
-    pictures = to_pil(frames)
-    columns = len(pictures) // rows
-    w, h = pictures[0].size
-    page = Image.new(pictures[0].mode, (columns * w, rows * h))
-    for i, picture in enumerate(pictures):
-        page.paste(picture, (i % columns * w, i // columns * h))
+    columns, (h, w) = len(frames) // rows, frames.shape[-2:]
+    page = frames.unflatten(0, (rows, columns)).movedim((0, 1), (1, 3))  # (C, rows, H, columns, W)
+    page = to_pil(page.flatten(3).flatten(1, 2)[None])[0]
     scale = VIEW / max(w, h)
     return {
-        "kind": kind,
-        "sheet": data_uri(page),
-        "columns": columns,
-        "rows": rows,
-        "width": round(w * scale),
-        "height": round(h * scale),
-        "at": list(at),
-        "hint": "",
-    } | more
+        "kind": kind, "sheet": data_uri(page), "columns": columns, "rows": rows,
+        "width": round(w * scale), "height": round(h * scale), "at": list(at), "hint": "",
+    } | more  # fmt: skip
 
 
 def kept(picture: Image.Image) -> str:
@@ -80,6 +70,11 @@ def kept(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return keep(file.getvalue(), "image.png")
+
+
+def files(images: Tensor) -> list[str]:
+    """Images (B, C, H, W) as such files."""
+    return [kept(picture) for picture in to_pil(images)]
 
 
 def keep(data: bytes, name: str) -> str:
@@ -97,9 +92,9 @@ def keep(data: bytes, name: str) -> str:
 
 def data_uri(picture: Image.Image) -> str:
     """A picture without loss, small enough to send along."""
-    buffer = io.BytesIO()
+    kind, options = "webp", {"lossless": True, "method": 0, "quality": 20}
     if max(picture.size) > 16383:  # WebP's limit
-        picture.save(buffer, "PNG")
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    picture.save(buffer, "WEBP", lossless=True, method=0, quality=20)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+        kind, options = "png", {}
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

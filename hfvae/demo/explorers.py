@@ -1,0 +1,172 @@
+"""What Explore shows of a kind of latent, and how one moves in it: an explorer for each `view`."""
+
+import math
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..base import BaseAutoencoder
+from ..images import to_pil
+from .inputs import places, real, seen, several, whole, words
+from .scrubber import data_uri, exact, sheet
+
+LATENTS, PLACES = 6, 11  # sliders, and decoded places on each
+COMPARED = 64  # new images, to tell which latents differ most
+MAP = 10  # places along each side of the map
+Shown = dict[str, dict[str, Any]]  # what scrubbers show, by their kind
+Picture = Image.Image | None
+
+
+class Explorer(ABC):
+    """Explore of one model; `factors` says which entry of z each of them is, if any."""
+
+    def __init__(self, model: BaseAutoencoder, factors: Mapping[str, Any]) -> None:
+        self.model, self.factors = model, factors
+        self.latents: Any = model.bottleneck
+        self.entries = math.prod(self.latents.event_shape)
+
+    @abstractmethod
+    def show(self, image: Picture) -> Shown:
+        """What there is to move of a picture."""
+
+    @abstractmethod
+    def move(self, image: Picture, to: dict[str, Any]) -> Any:
+        """What the scrubber of a kind shows where it was left.
+
+        A page may still have those of the model before: words for a kind that is not this one's.
+        """
+
+    @abstractmethod
+    def value(self, value: Any) -> float:
+        """What an entry may be set to, from a visitor."""
+
+
+class Telling(NamedTuple):
+    """The latents that tell most: entries of z, with a label, and from where to where to go."""
+
+    dims: list[int]
+    labels: list[str]
+    low: Tensor
+    high: Tensor
+
+    def place(self, z: Tensor) -> list[float]:
+        """Where z (1, D) lies along each, from 0 to 1."""
+        return ((z[0, self.dims] - self.low) / (self.high - self.low)).clamp(0, 1).tolist()
+
+    def moved(self, z: Tensor, at: Tensor) -> Tensor:
+        """z (1, D) moved to each of N places (N, n) along the first n of them: (N, D)."""
+        z, n = z.repeat(len(at), 1), min(at.shape[1], len(self.dims))
+        z[:, self.dims[:n]] = torch.lerp(self.low[:n], self.high[:n], at[:, :n].to(z))
+        return z
+
+
+class VectorExplorer(Explorer):
+    """Latents that are numbers: sliders for those that tell most, and a map of the first two."""
+
+    def show(self, image: Picture) -> Shown:
+        z, telling = self.read(image)
+        sliders = self.sliders(z, telling, telling.place(z))
+        return {"sliders": sliders, "plane": self.plane(z, telling)}
+
+    def move(self, image: Picture, to: dict[str, Any]) -> Any:
+        z, telling = self.read(image)
+        if to.get("kind") == "sliders":
+            at = places(to.get("at"), len(telling.dims))
+            return self.sliders(telling.moved(z, torch.tensor([at])), telling, at)
+        if to.get("kind") == "plane":
+            at = places(to.get("at"), 2)
+            return exact(at, self.decoded(telling.moved(z, torch.tensor([at]))))
+        raise words("This model has no codes.")
+
+    def value(self, value: Any) -> float:
+        return real(value, -1e6, 1e6, "Value")
+
+    def read(self, image: Picture) -> tuple[Tensor, Telling]:
+        """z of a picture as one row of numbers, before any rounding, (1, D); what to show of it.
+
+        Of a model that cannot draw images to compare, the first latents, around where z is.
+        """
+        z = self.model.infer(seen(self.model, image)).mode().flatten(1)
+        if self.model.prior.samples:
+            return z, self.compared
+        dims = list(range(min(LATENTS, z.shape[1])))
+        middle, spread = z[0, dims], 3 * z.square().mean().sqrt().clamp(min=1e-3)
+        return z, Telling(dims, [f"z{i}" for i in dims], middle - spread, middle + spread)
+
+    @cached_property
+    def compared(self) -> Telling:
+        """The latents that differ most between new images."""
+        images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
+        posterior = self.model.infer(images)
+        dims, weights, unit = self.latents.axes(posterior, LATENTS)
+        labels = []
+        for dim, weight in zip(dims, weights, strict=True):
+            stands_for = [name for name, entry in self.factors.items() if entry == dim]
+            labels.append(" · ".join([f"z{dim}", *stands_for, f"{weight:.1f} {unit}"]))
+        z = posterior.mode().flatten(1)[:, dims]
+        middle, spread = z.mean(0), 3 * z.std(0).clamp(min=1e-3)
+        return Telling(dims, labels, middle - spread, middle + spread)
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Many latents (N, D), a few at a time: their images may be large."""
+        some = z.view(-1, *self.model.latent_shape).split(8)
+        return torch.cat([self.model.decode(self.latents.quantize(s)) for s in some])
+
+    def sliders(self, z: Tensor, telling: Telling, at: list[float]) -> dict[str, Any]:
+        """The image of z (1, D), and what each of its telling latents does to it alone."""
+        rows, along = z.repeat(len(at), PLACES, 1), torch.linspace(0, 1, PLACES).to(z)
+        for row, dim, low, high in zip(rows, telling.dims, telling.low, telling.high, strict=True):
+            row[:, dim] = torch.lerp(low, high, along)
+        return sheet(
+            self.decoded(rows.flatten(0, 1)), "sliders", rows=len(at), at=at,
+            picture=data_uri(to_pil(self.decoded(z))[0]), labels=telling.labels, live=True,
+            hint="each slider is one latent",
+        )  # fmt: skip
+
+    def plane(self, z: Tensor, telling: Telling) -> dict[str, Any]:
+        """Images all over the plane of the two most telling latents."""
+        side = torch.linspace(0, 1, MAP)
+        everywhere = torch.cartesian_prod(side, side).flip(1)  # row by row
+        at = [*telling.place(z), 0.5][:2]  # of a single latent, anywhere down
+        across, down = telling.labels[0], telling.labels[:2][-1]
+        return sheet(
+            self.decoded(telling.moved(z, everywhere)), "plane", rows=MAP, at=at, live=True,
+            picture=data_uri(to_pil(self.decoded(telling.moved(z, torch.tensor([at]))))[0]),
+            hint=f"move over the map, or drag: across {across}, down {down}",
+        )  # fmt: skip
+
+
+class CodesExplorer(Explorer):
+    """A grid of codes: a click gives a cell another one, drawn at random."""
+
+    def show(self, image: Picture) -> Shown:
+        return {"codes": self.grid(self.model.infer(seen(self.model, image)).events())}
+
+    def move(self, image: Picture, to: dict[str, Any]) -> Any:
+        if to.get("kind") != "codes":
+            raise words("This model has a grid of codes: press Explore to see it.")
+        codes = several(to.get("codes"), self.entries, self.value)
+        cell = whole(to.get("cell"), 0, self.entries - 1, "Cell")
+        codes[cell] = secrets.randbelow(self.latents.codebook_size)
+        grid = torch.tensor(codes, device=self.model.device)
+        return self.grid(grid.view(1, *self.latents.event_shape))
+
+    def value(self, value: Any) -> int:
+        return whole(value, 0, self.latents.codebook_size - 1, "Value")
+
+    def grid(self, codes: Tensor) -> dict[str, Any]:
+        """A code grid (1, h, w), and the image that is decoded from it."""
+        return sheet(
+            self.model.decode(self.latents.lookup(codes)), "codes",
+            codes=codes.flatten().tolist(), grid=codes.shape[1:],
+            hint=f"{self.entries} codes: a click gives a cell another one",
+        )  # fmt: skip
+
+
+EXPLORERS: dict[str, type[Explorer]] = {"vector": VectorExplorer, "codes": CodesExplorer}
