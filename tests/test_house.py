@@ -128,14 +128,14 @@ def test_a_toy_trains_saves_loads_samples_evaluates_and_opens_in_the_demo(toys, 
     images = ImageSet("few", "test", (again.sample(8) * 255).to(torch.uint8))
     assert evaluate(again, images)["images"] == 8
     menu = Models([str(tmp_path / "toy")])
-    act = make_actions(menu, on_gpu=lambda f: f)
-    files, seed = act["generate"](None, 2, 5, 1.0)
+    act = make_actions(menu)
+    files, seed = act.generate(None, 2, 5, 1.0)
     assert (len(files), seed) == (2, 5)
     picture = hfvae.to_pil(again.sample(1))[0]
-    assert "PSNR" in act["reconstruct"](None, picture)[2]
-    assert len(act["interpolate"](None, picture, picture, 3, "slerp")[0]) == 3
-    assert act["explore"](None, picture, 1, 0.5)
-    assert act["show_latents"](None, picture)
+    assert "PSNR" in act.reconstruct(None, picture)[2]
+    assert len(act.interpolate(None, picture, picture, 3, "slerp")[0]) == 3
+    assert act.explore(None, picture, 1, 0.5)
+    assert act.show_latents(None, picture)
 
 
 # The rate of every latent under every prior
