@@ -139,26 +139,26 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
         Number("fashion-mnist-vq-vae", "bits_per_dim", "{:.2f}"),
     ),
     (
-        "their reconstructions by the VQ-VAE",
-        Number("fashion-mnist-vq-vae", "psnr", "{:.1f} dB PSNR"),
-        "by the VAE",
+        "their reconstructions: the VQ-VAE's",
+        Number("fashion-mnist-vq-vae", "psnr", "PSNR {:.1f} dB"),
+        "the VAE's",
         Number("fashion-mnist-vae", "psnr", "{:.1f}"),
     ),
     (
-        "new clothes by the VQ-VAE",
-        Number("samples", "fd", "{:.1f} Fréchet distance", "vq-vae, its prior"),
-        "real ones",
+        "new clothes by the VQ-VAE, from real ones",
+        Number("samples", "fd", "Fréchet distance {:.1f}", "vq-vae, its prior"),
+        "other real ones",
         Number("samples", "fd", "{:.2f}", "training images"),
     ),
     (
         "new clothes by the VAE, drawn from its mixture",
-        Number("samples", "fd", "{:.1f} Fréchet distance", "vae, mixture"),
+        Number("samples", "fd", "Fréchet distance {:.1f}", "vae, mixture"),
         "from N(0, I)",
         Number("samples", "fd", "{:.0f}", "vae, N(0, I)"),
     ),
     (
-        "new emoji by the VAE, to the nearest in training",
-        Number("samples_emoji", "nearest", "{:.3f} RMS over pixels", "vae, mixture"),
+        "new emoji by the VAE, from the nearest in training",
+        Number("samples_emoji", "nearest", "{:.3f} RMS", "vae, mixture"),
         "held-out emoji",
         Number("samples_emoji", "nearest", "{:.3f}", "held-out images"),
     ),
@@ -176,14 +176,14 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
     ),
     (
         "factors of sprites told apart by the β-VAE",
-        Number("sprites-beta-vae", "mig", "{:.2f} MIG"),
+        Number("sprites-beta-vae", "mig", "MIG {:.2f}"),
         "FactorVAE score",
         Number("sprites-beta-vae", "factor_vae_score", "{:.2f}"),
     ),
     (
-        "training at 64x64, beside the bare step of the same network",
-        Number("training", "ratio", "{:.2f} of its speed", "the bare step, 64x64"),
-        "beside pythae's trainer, its network",
+        "training at 64x64, in speeds of the bare step of the same network",
+        Number("training", "ratio", "{:.2f}", "the bare step, 64x64"),
+        "in those of pythae's trainer, its network",
         Number("training", "ratio", "{:.2f}", "pythae's trainer, its network"),
     ),
     (
@@ -254,7 +254,8 @@ def flags() -> str:
     """The fields of TrainConfig, which are the flags of train.py."""
     lines = [["flag", ""], ["---"] * 2]
     for field in dataclasses.fields(TrainConfig):
-        lines.append([f"`--{field.name}`", field.metadata["help"]])
+        words = field.metadata["help"].replace("<", r"\<").replace("|", r"\|")
+        lines.append([f"`--{field.name}`", words])
     return markdown(lines)
 
 
