@@ -183,7 +183,7 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
     (
         "training at 64x64, in speeds of the bare step of the same network",
         Number("training", "ratio", "{:.2f}", "the bare step, 64x64"),
-        "in those of pythae's trainer, its network",
+        "of pythae's trainer, its network at 28x28",
         Number("training", "ratio", "{:.2f}", "pythae's trainer, its network"),
     ),
     (
