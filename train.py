@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = []  # hfvae[train] is given with --with, as the README shows
+# dependencies = []  # hfvae[train] is given with --with, as docs/hub.md shows
 # [tool.hf-jobs]
 # flavor = "t4-small"
 # timeout = "2h"

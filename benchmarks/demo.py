@@ -18,7 +18,7 @@ import urllib.request
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
-from run import ROOT, surroundings
+from run import ROOT, write
 
 RESULTS = ROOT / "benchmarks" / "results"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "google-chrome"
@@ -153,9 +153,7 @@ def main() -> None:
             browser.close()
         finally:
             server.terminate()
-    command = "python benchmarks/demo.py"
-    measured = {"command": command, **surroundings(), "rows": rows}
-    (RESULTS / "demo.json").write_text(json.dumps(measured, indent=2) + "\n")
+    write("demo", "python benchmarks/demo.py", rows)
     print(json.dumps(rows, indent=2))
 
 

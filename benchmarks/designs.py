@@ -8,18 +8,17 @@ are what wins here among convolutions. Writes benchmarks/results/designs.json.
 """
 
 import argparse
-import json
 from typing import Any
 
 import torch
-from hfvae.budget import Budget
-from run import HERE, fit, surroundings
+from run import fit, write
 from torch import nn
 
 from hfvae import VAE, VAEConfig
 from hfvae.data import load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory
+from hfvae.training.budget import Budget
 
 SETS = {"mnist": "bernoulli", "fashion-mnist": "discretized-logistic"}
 DESIGNS: dict[str, dict[str, Any]] = {
@@ -72,15 +71,13 @@ def main() -> None:
         for name, likelihood in SETS.items():
             model, budget = make(design, likelihood), Budget(None, 60 * args.minutes)
             row[f"{name} parameters"] = sum(p.numel() for p in model.parameters())
-            model = fit(model, load_images(name, "train", data_dir=args.data), budget)
+            fitted = fit(model, load_images(name, "train", data_dir=args.data), budget)
             held_out = load_images(name, "test", data_dir=args.data)
             row[f"{name} steps"] = budget.step
-            row[name] = -evaluate(model, held_out, samples=0)["elbo"]
+            row[name] = -evaluate(fitted, held_out, samples=0)["elbo"]
         print(row, flush=True)
         rows.append(row)
-    command = f"python benchmarks/designs.py --minutes {args.minutes:g}"
-    measured = {"command": command, **surroundings(), "rows": rows}
-    (HERE / "results" / "designs.json").write_text(json.dumps(measured, indent=2) + "\n")
+    write("designs", f"python benchmarks/designs.py --minutes {args.minutes:g}", rows)
 
 
 if __name__ == "__main__":

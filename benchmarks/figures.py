@@ -1,4 +1,4 @@
-"""The README's pictures of what the models in pretrained/ do.
+"""Pictures of what the models in pretrained/ do, for the documents.
 
     python benchmarks/figures.py
 

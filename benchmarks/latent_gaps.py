@@ -9,18 +9,17 @@ of all latents from N(0, I), the KL of a Gaussian of their mean and covariance, 
 
 import argparse
 import json
-import shutil
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
-from run import ROOT, run, surroundings
+from run import HERE, OUT, write
 from torch import Tensor
 
 import hfvae
 from hfvae.data import load_images
+from hfvae.training import TrainConfig, train
 
-RESULTS = ROOT / "benchmarks" / "results"
 DIM, SIDE, REACH = 16, 238, 6.0  # latents; pixels of a map; what it shows of either latent, ±
 
 
@@ -44,13 +43,14 @@ def latent_map(z: Tensor) -> Image.Image:
     return picture
 
 
-def look(name: str, minutes: float, data: list[str]) -> tuple[dict[str, Any], list[Image.Image]]:
-    folder = ROOT / "runs" / "benchmarks" / "latent_gaps" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    run(["train.py", "--model", name, "--dataset", "fashion-mnist", "--latent_dim", str(DIM), *data,
-         "--max_train_minutes", f"{minutes:g}", "--output_dir", str(folder)])  # fmt: skip
-    model = hfvae.from_pretrained(folder)
-    test = load_images("fashion-mnist", "test", data_dir=data[1] if data else None)
+def look(name: str, minutes: float, data: str | None) -> tuple[dict[str, Any], list[Image.Image]]:
+    folder = OUT / "latent_gaps" / name
+    config = TrainConfig(
+        model=name, dataset="fashion-mnist", data_dir=data, latent_dim=DIM,
+        max_train_minutes=minutes, output_dir=folder, overwrite_output_dir=True,
+    )  # fmt: skip
+    model = train(config)
+    test = load_images("fashion-mnist", "test", data_dir=data)
     with torch.inference_mode():
         z = torch.cat([model.encode(test.batch(slice(i, i + 500))) for i in range(0, 10_000, 500)])
         if isinstance(model, hfvae.VAE):  # q(z|x) and not only its mean
@@ -68,18 +68,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--data", help="where torchvision's data are")
     args = parser.parse_args()
-    data = ["--data_dir", args.data] if args.data else []
     torch.manual_seed(0)
     rows, pictures = [], []
     for name in ("autoencoder", "vae"):
-        row, both = look(name, args.minutes, data)
+        row, both = look(name, args.minutes, args.data)
         rows.append(row)
         pictures += [picture.resize((SIDE, SIDE), 0) for picture in both]
-    RESULTS.mkdir(exist_ok=True)
-    hfvae.grid(pictures, columns=4).resize((4 * SIDE, SIDE)).save(RESULTS / "latent_gaps.png")
-    command = f"python benchmarks/latent_gaps.py --minutes {args.minutes:g}"
-    found = {"command": command} | surroundings() | {"rows": rows}
-    (RESULTS / "latent_gaps.json").write_text(json.dumps(found, indent=2) + "\n")
+    write("latent_gaps", f"python benchmarks/latent_gaps.py --minutes {args.minutes:g}", rows)
+    picture = hfvae.grid(pictures, columns=4).resize((4 * SIDE, SIDE))
+    picture.save(HERE / "results" / "latent_gaps.png")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ parquet file whose test split has no emoji of the train split in another skin to
 """
 
 import argparse
+import dataclasses
 
-from run import run
+from hfvae.training import train
+from hfvae.training.config import parse
 
-# Steps, not minutes: whatever the machine, the same model.
+# The command of each card. Steps, not minutes: whatever the machine, the same model.
 MODELS = {
     "emoji-vae": (
         "--dataset noto-emoji --license ofl-1.1 --resolution 64 --latent_dim 48 "
@@ -44,10 +46,15 @@ def main() -> None:
     if "emoji-vae" in names and not args.emoji:
         parser.error("emoji-vae needs --emoji DIR")
     for name in names:
-        data = ["--data_dir", args.data] if args.data else []
-        flags = [args.emoji if word == "noto-emoji" else word for word in MODELS[name].split()]
-        run(["train.py", *flags, *data, "--overwrite_output_dir",
-             "--output_dir", f"pretrained/{name}"])  # fmt: skip
+        config = dataclasses.replace(
+            parse(MODELS[name].split()),
+            data_dir=args.data,
+            output_dir=f"pretrained/{name}",
+            overwrite_output_dir=True,
+        )
+        if name == "emoji-vae":
+            config = dataclasses.replace(config, dataset=args.emoji)
+        train(config)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from typing import Any
 
 import peers
 import torch
-from hfvae.budget import Budget
-from run import HERE, fit, medians, surroundings
+from run import fit, medians, write
 from torch import Tensor
 
 from hfvae import VAE, VQVAE, VAEConfig, VQVAEConfig
@@ -26,6 +25,7 @@ from hfvae import functional as F
 from hfvae.data import ImageSet, load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory
+from hfvae.training.budget import Budget
 
 CLOTHES: dict[str, Any] = {"image_size": 28, "channels": 1}
 CODES = 256
@@ -166,8 +166,7 @@ def main() -> None:
             print(name, runs[name][-1], flush=True)
     command = f"python benchmarks/quality.py --minutes {args.minutes:g} --seeds {args.seeds}"
     rows = [{"name": name, **medians(found, "bits_per_dim")} for name, found in runs.items()]
-    measured = {"command": command, **surroundings(), "seeds": args.seeds, "rows": rows}
-    (HERE / "results" / "quality.json").write_text(json.dumps(measured, indent=2) + "\n")
+    write("quality", command, rows, seeds=args.seeds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Train and measure the rows of one README table, and write benchmarks/results/<table>.json.
+"""Train and measure the rows of one table, and write benchmarks/results/<table>.json.
 
     python benchmarks/run.py families --minutes 2 --seeds 3     # two minutes a row, three times
     python benchmarks/run.py families --minutes 1               # a quick look
-    python benchmarks/tables.py                                 # then: put them into README.md
+    python benchmarks/tables.py                                 # then: put them into the documents
 
 Seeds take turns. `--data DIR` says where Fashion-MNIST and MNIST are, as for train.py's --data_dir.
 """
@@ -12,41 +12,45 @@ import datetime
 import functools
 import json
 import math
-import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from frechet import Distance, drawn
 
+from hfvae.base import BaseAutoencoder
+from hfvae.data import ImageSet, load_images
+from hfvae.evaluate import evaluate
+from hfvae.training import TrainConfig, train
+from hfvae.training.budget import Budget
+from hfvae.training.loop import Run
+from hfvae.training.progress import StopOnInterrupt
+from hfvae.training.run import make_accelerator
+from hfvae.training.stages import ModelStage
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
-
-from hfvae.budget import Budget  # noqa: E402
-
-import train  # noqa: E402
-from hfvae import from_pretrained  # noqa: E402
-from hfvae.machine import best_precision  # noqa: E402
-from hfvae.training import Run, StopOnInterrupt  # noqa: E402
+OUT = ROOT / "runs" / "benchmarks"
 
 
 class Row(NamedTuple):
-    """One training run: its name, train.py's flags, its share of --minutes, samples to evaluate.
+    """One training run: its name, its share of --minutes, samples to evaluate.
 
-    The samples are for ten minutes, and fewer where there is less time.
+    The settings are fields of TrainConfig. The samples are for ten minutes, and fewer where there
+    is less time.
     """
 
     name: str
-    flags: str
+    settings: dict[str, Any]
     share: float = 1.0
     samples: int = 0
+
+    def config(self, minutes: float, **more: Any) -> TrainConfig:
+        return TrainConfig(**self.settings, max_train_minutes=minutes * self.share, **more)
 
 
 class Table(NamedTuple):
@@ -56,30 +60,29 @@ class Table(NamedTuple):
     rows: list[Row]
 
 
+SPRITES = {"model": "beta-vae", "dataset": "sprites", "resolution": 32}
+BINARY = {"dataset": "mnist", "likelihood": "bernoulli", "prior": "standard-normal"}
 TABLES = {
     # The same network, data, time and fixed scale; only beta differs.
     "disentanglement": Table(
         "mig",
         [
-            Row(f"beta = {name}", f"--model beta-vae {flags} --dataset sprites --resolution 32")
-            for name, flags in [
-                *((beta, f"--beta {beta}") for beta in (1, 16, 64)),
-                ("200 falling to 1", "--beta_start 200 --beta 1"),
-            ]
+            *(Row(f"beta = {beta}", SPRITES | {"beta": beta}) for beta in (1, 16, 64)),
+            Row("beta = 200 falling to 1", SPRITES | {"beta_start": 200, "beta": 1}),
         ],
     ),
     # Every family on the same clothes; with codes, the time is for the prior too.
     "families": Table(
         "fd",
         [
-            Row(name, f"--dataset fashion-mnist {flags}")
-            for name, flags in [
-                ("autoencoder, mixture", "--model autoencoder"),
-                ("vae", "--model vae --prior standard-normal"),
-                ("vae, mixture", "--model vae --prior mixture"),
-                ("beta-vae, beta = 4", "--model beta-vae --beta 4"),
-                ("vq-vae, 256 codes", "--model vq-vae --codebook_size 256"),
-                ("fsq-vae, 256 codes", "--model fsq-vae --codebook_size 256"),
+            Row(name, {"dataset": "fashion-mnist"} | settings)
+            for name, settings in [
+                ("autoencoder, mixture", {"model": "autoencoder"}),
+                ("vae", {"model": "vae", "prior": "standard-normal"}),
+                ("vae, mixture", {"model": "vae", "prior": "mixture"}),
+                ("beta-vae, beta = 4", {"model": "beta-vae", "beta": 4}),
+                ("vq-vae, 256 codes", {"model": "vq-vae", "codebook_size": 256}),
+                ("fsq-vae, 256 codes", {"model": "fsq-vae", "codebook_size": 256}),
             ]
         ],
     ),
@@ -87,33 +90,25 @@ TABLES = {
     "mnist": Table(
         "elbo",
         [
-            Row(
-                f"vae, {share:.0%} of the time",
-                "--model vae --prior standard-normal --likelihood bernoulli --dataset mnist",
-                share,
-                samples,
-            )
+            Row(f"vae, {share:.0%} of the time", BINARY, share, samples)
             for share, samples in [(0.25, 0), (1.0, 1000)]
         ],
     ),
 }
 
 
-def measure(row: Row, minutes: float, seed: int, folder: Path, data: list[str]) -> dict[str, Any]:
+def measure(row: Row, minutes: float, seed: int, folder: Path, data: str | None) -> dict[str, Any]:
     """Train one row and read what was measured on its test set."""
     out = folder / re.sub(r"\W+", "-", f"{row.name} {seed}")
-    shutil.rmtree(out, ignore_errors=True)
-    run([*training(row, minutes), *data, "--seed", str(seed), "--output_dir", str(out)])
-    results = out / "evaluation.json"
-    dataset = row.flags.split("--dataset ")[1].split()[0]
+    where = {"data_dir": data, "output_dir": out, "overwrite_output_dir": True}
+    model = train(row.config(minutes, seed=seed, **where))
+    found = json.loads((out / "evaluation.json").read_text())
+    dataset = row.settings["dataset"]
     if row.samples:
-        samples = math.ceil(row.samples * min(1, minutes / 10))
-        run(["-m", "hfvae.evaluate", str(out), "--dataset", dataset, *data,
-             "--samples", str(samples), "--output", str(results)])  # fmt: skip
-    found = json.loads(results.read_text())
+        held_out = load_images(dataset, "test", data_dir=data)
+        found = evaluate(model, held_out, samples=math.ceil(row.samples * min(1, minutes / 10)))
     if dataset == "fashion-mnist":
-        model = from_pretrained(out)
-        found["fd"] = clothes(data[1] if data else None)(drawn(model))
+        found["fd"] = clothes(data)(drawn(model))
     return found
 
 
@@ -121,11 +116,6 @@ def measure(row: Row, minutes: float, seed: int, folder: Path, data: list[str]) 
 def clothes(data: str | None) -> Distance:
     """Its classifier is trained once for all rows."""
     return Distance(data)
-
-
-def training(row: Row, minutes: float) -> list[str]:
-    """The command without what depends on the machine."""
-    return ["train.py", *row.flags.split(), "--max_train_minutes", f"{minutes * row.share:g}"]
 
 
 def medians(runs: list[dict[str, Any]], spread_of: str) -> dict[str, Any]:
@@ -138,25 +128,26 @@ def medians(runs: list[dict[str, Any]], spread_of: str) -> dict[str, Any]:
     return found
 
 
-def run(command: list[str]) -> None:
-    print("python", *command, flush=True)
-    path = {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, env=os.environ | path)
-
-
-def fit(model: Any, images: Any, budget: Budget, batch: int = 128, seed: int = 0) -> Any:
-    """Train a model by train.py's trainer, with its defaults, and return what it would save."""
-    from accelerate import Accelerator
-
-    args = train.parse(["--train_batch_size", str(batch), "--checkpointing_steps", "0"])
-    args.seed = seed
-    args.output_dir = ROOT / "runs" / "benchmarks" / "fit"
-    accelerator = Accelerator(mixed_precision=best_precision())
-    run = Run(args, model, images, (budget, Budget(0, None)), {"model": batch}, accelerator)
+def fit(
+    model: BaseAutoencoder, images: ImageSet, budget: Budget, batch: int = 128, seed: int = 0
+) -> BaseAutoencoder:
+    """Train a model by hfvae's trainer, with its defaults, and return what it would save."""
+    config = TrainConfig(seed=seed, checkpointing_steps=0, output_dir=OUT / "fit")
+    accelerator = make_accelerator(config)
+    run = Run(
+        config, model, images, {"model": budget}, {"model": batch}, accelerator, config.folder
+    )
     with StopOnInterrupt() as stop:
-        run.fit_model(stop)
+        run.train(ModelStage(run), stop)
     accelerator.free_memory()
     return run.model
+
+
+def write(name: str, command: str, rows: list[dict[str, Any]], **more: Any) -> None:
+    """benchmarks/results/<name>.json: the rows, and what they depend on."""
+    measured = {"command": command, **surroundings(), **more, "rows": rows}
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(measured, indent=2) + "\n")
 
 
 def surroundings() -> dict[str, Any]:
@@ -166,8 +157,8 @@ def surroundings() -> dict[str, Any]:
         command = ["git", *words]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    # Results of other benchmarks, and the README made of them, change nothing of what is measured.
-    changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!README.md")
+    # Results of other benchmarks, and documents made of them, change nothing of what is measured.
+    changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!*.md")
     commit = git("describe", "--always") + "-dirty" * bool(changed)
     threads = torch.get_num_threads()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
@@ -184,28 +175,24 @@ def main() -> None:
     parser.add_argument("--data", help="where torchvision's data are")
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()
-    data = ["--data_dir", args.data] if args.data else []
-    folder = ROOT / "runs" / "benchmarks" / args.table
     table = TABLES[args.table]
-    runs: dict[Row, list[dict[str, Any]]] = {row: [] for row in table.rows}
+    runs: dict[str, list[dict[str, Any]]] = {row.name: [] for row in table.rows}
     for seed in range(args.seeds):
         for row in table.rows:
-            runs[row].append(measure(row, args.minutes, seed, folder, data))
+            found = measure(row, args.minutes, seed, OUT / args.table, args.data)
+            runs[row.name].append(found)
     rows = [
         {
             "name": row.name,
-            "command": f"python {' '.join(training(row, args.minutes))}",
+            "command": row.config(args.minutes).command(),
             "minutes": args.minutes * row.share,
-            **medians(found, table.spread_of),
+            **medians(runs[row.name], table.spread_of),
         }
-        for row, found in runs.items()
+        for row in table.rows
     ]
-    words = f"python benchmarks/run.py {args.table} --minutes {args.minutes:g}"
-    command = words + (f" --seeds {args.seeds}" if args.seeds > 1 else "")
-    measured = {"command": command, **surroundings(), "seeds": args.seeds, "rows": rows}
-    out = HERE / "results" / f"{args.table}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(measured, indent=2) + "\n")
+    command = f"python benchmarks/run.py {args.table} --minutes {args.minutes:g}"
+    command += f" --seeds {args.seeds}" * (args.seeds > 1)
+    write(args.table, command, rows, seeds=args.seeds)
 
 
 if __name__ == "__main__":

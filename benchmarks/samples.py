@@ -19,7 +19,7 @@ import peers
 import torch
 from frechet import Distance, N, drawn, eight_bits
 from PIL import Image, ImageDraw
-from run import HERE, ROOT, surroundings
+from run import HERE, ROOT, write
 from torch import Tensor
 
 import hfvae
@@ -33,7 +33,6 @@ PRETRAINED = ROOT / "pretrained"
 
 def with_prior(model: Any, prior: str) -> Any:
     """The same model with another prior in the place of its own."""
-    model.prior = None
     model.set_prior(prior)
     return model
 
@@ -142,11 +141,10 @@ def main() -> None:
         peers.install()
         given = ["--data", args.data] if args.data else []
         given += ["--emoji", args.emoji] if args.emoji else []
-        rows = peers.worker(__file__, "--worker", "--minutes", str(args.minutes), *given)
+        rows = peers.worker(__file__, "--worker", "--minutes", str(args.minutes), *given)["rows"]
         which = " --emoji DIR" if args.emoji else ""
         command = f"python benchmarks/samples.py{which} --minutes {args.minutes:g}"
-        measured = {"command": command, **surroundings(), **rows}
-        (HERE / "results" / f"{name}.json").write_text(json.dumps(measured, indent=2) + "\n")
+        write(name, command, rows)
         return
     keep_freed_memory()
     if args.emoji:

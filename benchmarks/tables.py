@@ -1,150 +1,273 @@
-"""Write the tables of README.md from the JSON files that measured them.
+"""Write the tables between markers of the documents from the files that they are made of.
 
-python benchmarks/tables.py
+    python benchmarks/tables.py
+
+`<!-- table: NAME -->` to `<!-- end -->` holds one of `TABLES`: what benchmarks/results/NAME.json
+measured, or what stands in pretrained/, or the flags of train.py.
 """
 
+import dataclasses
 import json
+import re
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from hfvae.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "benchmarks" / "README.md",
+]
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-# The columns of each table: key in the JSON, heading, format.
-COLUMNS = {
-    "pretrained": [
-        ("elbo", "test ELBO, nats", ".1f"),
-        ("bits_per_dim", "bits/dim", ".2f"),
-        ("psnr", "PSNR, dB", ".1f"),
-        ("ssim", "SSIM", ".3f"),
-        ("perplexity", "perplexity", ".0f"),
-        ("mig", "MIG", ".3f"),
-        ("mb", "MB", ".1f"),
-    ],
+
+class Column(NamedTuple):
+    """A number of a row: its key in the JSON, its heading, its format."""
+
+    key: str
+    heading: str
+    form: str
+
+
+MEASURED: dict[str, list[Column]] = {
     "quality": [
-        ("parameters", "million weights", ".2f"),
-        ("images/s", "images/s", ".0f"),
-        ("bits_per_dim", "bits/dim", ".2f"),
-        ("spread", "spread", ".2f"),
-        ("psnr", "PSNR, dB", ".1f"),
+        Column("parameters", "million weights", ".2f"),
+        Column("images/s", "images/s", ".0f"),
+        Column("bits_per_dim", "bits/dim", ".2f"),
+        Column("spread", "spread", ".2f"),
+        Column("psnr", "PSNR, dB", ".1f"),
     ],
-    "samples": [("fd", "Fréchet distance", ".2f")],
-    "samples_emoji": [("nearest", "distance to the nearest in training", ".3f")],
+    "samples": [Column("fd", "Fréchet distance", ".2f")],
+    "samples_emoji": [Column("nearest", "distance to the nearest in training", ".3f")],
     "designs": [
-        ("mnist", "MNIST, −ELBO, nats", ".1f"),
-        ("mnist steps", "steps", "d"),
-        ("fashion-mnist", "Fashion-MNIST, −ELBO, nats", ".0f"),
-        ("fashion-mnist steps", "steps", "d"),
+        Column("mnist", "MNIST, −ELBO, nats", ".1f"),
+        Column("mnist steps", "steps", "d"),
+        Column("fashion-mnist", "Fashion-MNIST, −ELBO, nats", ".0f"),
+        Column("fashion-mnist steps", "steps", "d"),
     ],
     "training": [
-        ("other", "images/s", ".0f"),
-        ("ours", "hfvae, images/s", ".0f"),
-        ("ratio", "ratio", ".2f"),
-    ],
-    "race": [
-        ("minutes", "minutes", ".2g"),
-        ("neg_elbo", "test −ELBO, nats", ".1f"),
-    ],
-    "loading": [
-        ("loaded_s", "imported and loaded, s", ".2f"),
-        ("first_s", "first image, s", ".2f"),
-        ("mb", "MB on disk", ".1f"),
-    ],
-    "large_folder": [
-        ("first_step_s", "first step after, s", ".1f"),
-        ("peak_gib", "peak memory, GiB", ".2f"),
+        Column("other", "images/s", ".0f"),
+        Column("ours", "hfvae, images/s", ".0f"),
+        Column("ratio", "ratio", ".2f"),
     ],
     "mnist": [
-        ("minutes", "minutes", "g"),
-        ("elbo", "ELBO, nats", ".2f"),
-        ("spread", "its spread", ".2f"),
-        ("nll", "−log p(x), nats", ".2f"),
-        ("nll_se", "± s.e.", ".2f"),
-        ("samples", "samples", ".0f"),
-        ("active_units", "active units", ".0f"),
+        Column("minutes", "minutes", "g"),
+        Column("elbo", "ELBO, nats", ".2f"),
+        Column("spread", "its spread", ".2f"),
+        Column("nll", "−log p(x), nats", ".2f"),
+        Column("nll_se", "± s.e.", ".2f"),
+        Column("samples", "samples", ".0f"),
+        Column("active_units", "active units", ".0f"),
     ],
     "families": [
-        ("bits_per_dim", "bits/dim", ".2f"),
-        ("psnr", "PSNR, dB", ".1f"),
-        ("perplexity", "perplexity", ".0f"),
-        ("codebook_usage", "codes used", ".0%"),
-        ("fd", "Fréchet distance", ".1f"),
-        ("spread", "its spread", ".1f"),
+        Column("bits_per_dim", "bits/dim", ".2f"),
+        Column("psnr", "PSNR, dB", ".1f"),
+        Column("perplexity", "perplexity", ".0f"),
+        Column("codebook_usage", "codes used", ".0%"),
+        Column("fd", "Fréchet distance", ".1f"),
+        Column("spread", "its spread", ".1f"),
     ],
     "disentanglement": [
-        ("minutes", "minutes", "g"),
-        ("mig", "MIG", ".3f"),
-        ("spread", "its spread", ".3f"),
-        ("sap", "SAP", ".3f"),
-        ("dci_disentanglement", "DCI D", ".3f"),
-        ("dci_completeness", "DCI C", ".3f"),
-        ("factor_vae_score", "FactorVAE", ".2f"),
-        ("psnr", "PSNR, dB", ".1f"),
+        Column("minutes", "minutes", "g"),
+        Column("mig", "MIG", ".3f"),
+        Column("spread", "its spread", ".3f"),
+        Column("sap", "SAP", ".3f"),
+        Column("dci_disentanglement", "DCI D", ".3f"),
+        Column("dci_completeness", "DCI C", ".3f"),
+        Column("factor_vae_score", "FactorVAE", ".2f"),
+        Column("psnr", "PSNR, dB", ".1f"),
     ],
     "demo": [
-        ("start_s", "start of app.py, s", ".1f"),
-        ("bare_s", "of an empty one, s", ".1f"),
-        ("usable_s", "page usable, s", ".1f"),
-        ("moving_s", "something moves, s", ".1f"),
-        ("strip", "strip, pictures/s", ".0f"),
-        ("map", "map, pictures/s", ".0f"),
-        ("requests", "requests while moving", ".0f"),
-    ],
-    "fine_tuning": [
-        ("scratch", "from scratch, bits/dim", ".3f"),
-        ("tuned", "fine-tuned, bits/dim", ".3f"),
+        Column("start_s", "start of app.py, s", ".1f"),
+        Column("bare_s", "of an empty one, s", ".1f"),
+        Column("usable_s", "page usable, s", ".1f"),
+        Column("moving_s", "something moves, s", ".1f"),
+        Column("strip", "strip, pictures/s", ".0f"),
+        Column("map", "map, pictures/s", ".0f"),
+        Column("requests", "requests while moving", ".0f"),
     ],
     "latent_gaps": [
-        ("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
-        ("psnr", "PSNR, dB", ".1f"),
+        Column("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
+        Column("psnr", "PSNR, dB", ".1f"),
     ],
 }
 
+BUNDLED = [
+    Column("elbo", "test ELBO, nats", ".1f"),
+    Column("bits_per_dim", "bits/dim", ".2f"),
+    Column("psnr", "PSNR, dB", ".1f"),
+    Column("ssim", "SSIM", ".3f"),
+    Column("perplexity", "perplexity", ".0f"),
+    Column("mig", "MIG", ".3f"),
+    Column("mb", "MB", ".1f"),
+]
 
-def table(name: str) -> str:
-    """One table in Markdown, with what it depends on below it."""
-    rows, note = read(name)
-    # What no row has, such as the spread of one seed, has no column.
-    columns = [column for column in COLUMNS[name] if any(column[0] in row for row in rows)]
-    lines = [
-        "| | " + " | ".join(heading for _, heading, _ in columns) + " |",
-        "|---|" + "---|" * len(columns),
-    ]
+
+class Number(NamedTuple):
+    """One number of a file: a row of a benchmark's results, or a bundled model's evaluation.
+
+    Attributes:
+        source: the name of the benchmark or of the model.
+        key: of the number.
+        form: its format, and its unit.
+        row: of the benchmark.
+    """
+
+    source: str
+    key: str
+    form: str
+    row: str = ""
+
+    def __str__(self) -> str:
+        if self.row:
+            (found,) = (row for row in results(self.source)["rows"] if row["name"] == self.row)
+        else:
+            found = evaluation(self.source)
+        return self.form.format(found[self.key])
+
+
+# What README.md shows: a number and what it is of, and the same of something to compare it with.
+HEADLINES: list[tuple[str, Number, str, Number]] = [
+    (
+        "Fashion-MNIST, held-out images: the bundled VAE",
+        Number("fashion-mnist-vae", "bits_per_dim", "{:.2f} bits/dim"),
+        "the VQ-VAE with its transformer",
+        Number("fashion-mnist-vq-vae", "bits_per_dim", "{:.2f}"),
+    ),
+    (
+        "their reconstructions: the VQ-VAE's",
+        Number("fashion-mnist-vq-vae", "psnr", "PSNR {:.1f} dB"),
+        "the VAE's",
+        Number("fashion-mnist-vae", "psnr", "{:.1f}"),
+    ),
+    (
+        "new clothes by the VQ-VAE, from real ones",
+        Number("samples", "fd", "Fréchet distance {:.1f}", "vq-vae, its prior"),
+        "other real ones",
+        Number("samples", "fd", "{:.2f}", "training images"),
+    ),
+    (
+        "new clothes by the VAE, drawn from its mixture",
+        Number("samples", "fd", "Fréchet distance {:.1f}", "vae, mixture"),
+        "from N(0, I)",
+        Number("samples", "fd", "{:.0f}", "vae, N(0, I)"),
+    ),
+    (
+        "new emoji by the VAE, from the nearest in training",
+        Number("samples_emoji", "nearest", "{:.3f} RMS", "vae, mixture"),
+        "held-out emoji",
+        Number("samples_emoji", "nearest", "{:.3f}", "held-out images"),
+    ),
+    (
+        "one minute on one core of Fashion-MNIST",
+        Number("quality", "bits_per_dim", "{:.2f} bits/dim", "hfvae VAE"),
+        "pythae's trainer, the same network",
+        Number("quality", "bits_per_dim", "{:.2f}", "pythae VAE, hfvae's network"),
+    ),
+    (
+        "binarized MNIST after ten minutes on two cores, −log p(x)",
+        Number("mnist", "nll", "{:.1f} nats", "vae, 100% of the time"),
+        "its −ELBO",
+        Number("mnist", "neg_elbo", "{:.1f}", "vae, 100% of the time"),
+    ),
+    (
+        "factors of sprites told apart by the β-VAE",
+        Number("sprites-beta-vae", "mig", "MIG {:.2f}"),
+        "FactorVAE score",
+        Number("sprites-beta-vae", "factor_vae_score", "{:.2f}"),
+    ),
+    (
+        "training at 64x64, in speeds of the bare step of the same network",
+        Number("training", "ratio", "{:.2f}", "the bare step, 64x64"),
+        "of pythae's trainer, its network at 28x28",
+        Number("training", "ratio", "{:.2f}", "pythae's trainer, its network"),
+    ),
+    (
+        "what follows the mouse in the demo, 100 ms away from the server",
+        Number("demo", "strip", "{:.0f} pictures/s", "100 ms of latency"),
+        "requests meanwhile",
+        Number("demo", "requests", "{:.0f}", "100 ms of latency"),
+    ),
+]
+
+
+def results(name: str) -> dict[str, Any]:
+    """What a benchmark measured, −ELBO beside every ELBO."""
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    for row in found["rows"]:
+        if "elbo" in row:
+            row["neg_elbo"] = -row["elbo"]
+    return found
+
+
+def evaluation(model: str) -> dict[str, Any]:
+    """The numbers of a bundled model, and its size in MB."""
+    folder = ROOT / "pretrained" / model
+    found = json.loads((folder / "evaluation.json").read_text())
+    return found | {"mb": sum(f.stat().st_size for f in folder.iterdir()) / 1e6}
+
+
+def grid(columns: list[Column], rows: list[dict[str, Any]]) -> str:
+    """Rows in Markdown. What no row has, such as the spread of one seed, has no column."""
+    columns = [column for column in columns if any(column.key in row for row in rows)]
+    lines = [["", *(column.heading for column in columns)], ["---"] * (len(columns) + 1)]
     for row in rows:
-        cells = [format(row[key], form) if key in row else "" for key, _, form in columns]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + (f"\n\n{note}" if note else "")
+        cells = [format(row[c.key], c.form) if c.key in row else "" for c in columns]
+        lines.append([row["name"], *cells])
+    return markdown(lines)
 
 
-def read(name: str) -> tuple[list[dict[str, Any]], str]:
-    if name == "pretrained":
-        folders = sorted(path.parent for path in ROOT.glob("pretrained/*/evaluation.json"))
-        return [
-            json.loads((folder / "evaluation.json").read_text())
-            | {
-                "name": f"`{folder.name}`",
-                "mb": sum(f.stat().st_size for f in folder.iterdir()) / 1e6,
-            }
-            for folder in folders
-        ], ""
-    measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-    n = measured.get("seeds", 1)
+def markdown(lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def measured(name: str) -> str:
+    """A benchmark's numbers, with what they depend on below them."""
+    found = results(name)
+    n = found.get("seeds", 1)
     seeds = f"medians of {n} seeds and max − min" if n > 1 else "one seed"
-    note = (
-        f"*`{measured['command']}`; {measured['hardware']}, torch {measured['torch']}, "
-        f"{measured['date']}, commit {measured['commit']}, {seeds}.*"
+    return (
+        f"{grid(MEASURED[name], found['rows'])}\n\n"
+        f"*`{found['command']}`; {found['hardware']}, torch {found['torch']}, "
+        f"{found['date']}, commit {found['commit']}, {seeds}.*"
     )
-    return measured["rows"], note
 
 
-def rewritten(readme: str) -> str:
-    """The README with every table between its markers as the files have it."""
-    for name in COLUMNS:
-        start, end = f"<!-- table: {name} -->\n", "\n<!-- end -->"
-        before, rest = readme.split(start, 1)  # a missing marker is an error
-        readme = before + start + table(name) + end + rest.split(end, 1)[1]
-    return readme
+def bundled() -> str:
+    """The models in pretrained/."""
+    names = sorted(path.parent.name for path in ROOT.glob("pretrained/*/evaluation.json"))
+    return grid(BUNDLED, [evaluation(name) | {"name": f"`{name}`"} for name in names])
+
+
+def headlines() -> str:
+    lines = [["", "hfvae", "to compare"], ["---"] * 3]
+    for words, number, other, compared in HEADLINES:
+        lines.append([words, str(number), f"{other}: {compared}"])
+    return markdown(lines)
+
+
+def flags() -> str:
+    """The fields of TrainConfig, which are the flags of train.py."""
+    lines = [["flag", ""], ["---"] * 2]
+    for field in dataclasses.fields(TrainConfig):
+        words = field.metadata["help"].replace("<", r"\<").replace("|", r"\|")
+        lines.append([f"`--{field.name}`", words])
+    return markdown(lines)
+
+
+TABLES = {name: partial(measured, name) for name in MEASURED}
+TABLES |= {"pretrained": bundled, "headlines": headlines, "flags": flags}
+
+
+def rewritten(text: str) -> str:
+    """A document with every table between its markers as the files have it."""
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(rewritten(path.read_text()))
+    for path in DOCUMENTS:
+        path.write_text(rewritten(path.read_text()))

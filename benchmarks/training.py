@@ -1,10 +1,10 @@
-"""How fast training is: beside the bare step, beside the peers, and to a given −ELBO.
+"""How fast training is: beside the bare step, and beside the peers.
 
-    python benchmarks/training.py                 # 25 minutes on two cores
-    python benchmarks/training.py --minutes 1     # a quick look: the race takes a tenth
+    python benchmarks/training.py                            # ten minutes on two cores
+    python benchmarks/training.py --rounds 1 --seconds 3     # a quick look
 
 The peers' networks are trained by their own loops and, moved into hfvae, by ours; rounds take
-turns, and each is a process of its own. Writes benchmarks/results/training.json and race.json.
+turns, and each is a process of its own. Writes benchmarks/results/training.json.
 """
 
 import argparse
@@ -12,24 +12,19 @@ import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import peers
 import torch
-from hfvae.budget import Budget
-from run import HERE, ROOT, fit, surroundings
-from run import run as run_script
+from run import fit, write
 
 from hfvae import VAE, VAEConfig
-from hfvae.data import ImageSet, load_images
-from hfvae.evaluate import evaluate
+from hfvae.data import ImageSet
 from hfvae.machine import best_precision, keep_freed_memory
+from hfvae.training.budget import Budget
 
-OUT = ROOT / "runs" / "benchmarks" / "training"
 STEPS = {28: 80, 64: 20}  # of a round of the overhead, some seconds
 ROUNDS = 15
-SHARES = (0.01, 0.025, 0.05, 0.1)  # of pythae's minutes, that ours gets in the race
 
 
 def noise_images(n: int, channels: int, side: int) -> ImageSet:
@@ -79,26 +74,22 @@ def overhead(side: int) -> dict[str, Any]:
 def moved(peer: str) -> tuple[VAE, ImageSet, int]:
     """A peer's network inside hfvae, images of its size, and its batch."""
     if peer == "pythae":
-        return moved_pythae(peers.pythae_model()), noise_images(6_400, 1, 28), 64
-    encoder, decoder = peers.diffusers_networks(peers.diffusers_model())
+        model = peers.pythae_model()
+        config = VAEConfig(image_size=28, channels=1, latent_dim=32, likelihood="bernoulli")
+        networks = peers.AsEncoder(model.encoder), peers.AsDecoder(model.decoder)
+        return VAE(config, *networks), noise_images(6_400, 1, 28), 64
+    networks = peers.diffusers_networks(peers.diffusers_model())
     config = VAEConfig(image_size=64, latent_dim=4 * 16 * 16, likelihood="gaussian")
-    return VAE(config, encoder, decoder), noise_images(2_000, 3, 64), 32
+    return VAE(config, *networks), noise_images(2_000, 3, 64), 32
 
 
-def moved_pythae(model: Any) -> VAE:
-    config = VAEConfig(image_size=28, channels=1, latent_dim=32, likelihood="bernoulli")
-    return VAE(config, peers.AsEncoder(model.encoder), peers.AsDecoder(model.decoder))
-
-
-def measure(what: str, seconds: float, data: str | None) -> dict[str, Any]:
+def measure(what: str, seconds: float) -> dict[str, Any]:
     """What a worker does."""
     torch.manual_seed(0)
     name, _, whose = what.partition("-")
     if name == "overhead":
         keep_freed_memory()  # as train.py does; the peers do not
         return overhead(int(whose))
-    if name == "race":
-        return race(seconds, data)
     if whose == "ours":
         keep_freed_memory()
         model, images, batch = moved(name)
@@ -114,16 +105,6 @@ def measure(what: str, seconds: float, data: str | None) -> dict[str, Any]:
     return {"images/s": seen / took}
 
 
-def race(seconds: float, data: str | None) -> dict[str, Any]:
-    """pythae's own network and trainer on binarized digits, then the −ELBO of the test set."""
-    pixels = load_images("mnist", "train", data_dir=data).pixels.float() / 255
-    model = peers.pythae_model()
-    seen, took = peers.train_pythae(model, (torch.rand_like(pixels) < pixels).float(), seconds)
-    held_out = load_images("mnist", "test", data_dir=data)
-    found = evaluate(moved_pythae(model), held_out, samples=0)
-    return {"minutes": took / 60, "images": seen, "neg_elbo": -found["elbo"]}
-
-
 def compare(rounds: int, seconds: float, ask: Any) -> list[dict[str, Any]]:
     rows = [{"name": f"the bare step, {side}x{side}"} | ask(f"overhead-{side}") for side in STEPS]
     for peer, name in (("pythae", "pythae's trainer"), ("diffusers", "diffusers' loop")):
@@ -137,46 +118,26 @@ def compare(rounds: int, seconds: float, ask: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def run_race(minutes: float, data: str | None, ask: Any) -> list[dict[str, Any]]:
-    theirs = ask("race", 60 * minutes, *(["--data", data] if data else []))
-    rows: list[dict[str, Any]] = [{"name": "pythae, its network and trainer"} | theirs]
-    for share in SHARES:
-        folder = OUT / f"race-{share}"
-        run_script(["train.py", "--dataset", "mnist", "--likelihood", "bernoulli",
-                    "--max_train_minutes", f"{share * minutes:g}", "--checkpointing_steps", "0",
-                    "--output_dir", str(folder), "--overwrite_output_dir",
-                    *(["--data_dir", data] if data else [])])  # fmt: skip
-        elbo = json.loads((folder / "evaluation.json").read_text())["elbo"]
-        rows.append({"name": "hfvae", "minutes": share * minutes, "neg_elbo": -elbo})
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10, help="that pythae gets in the race")
     parser.add_argument("--rounds", type=int, default=5, help="of the peers")
     parser.add_argument("--seconds", type=float, default=10, help="of one round")
-    parser.add_argument("--data", help="where torchvision's data are")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(measure(args.worker, args.seconds, args.data)))
+        print(json.dumps(measure(args.worker, args.seconds)))
         return
     peers.install()
 
-    def ask(what: str, seconds: float = 0.0, *more: str) -> dict[str, Any]:
-        found = peers.worker(__file__, "--worker", what, "--seconds", str(seconds), *more)
+    def ask(what: str, seconds: float = 0.0) -> dict[str, Any]:
+        found = peers.worker(__file__, "--worker", what, "--seconds", str(seconds))
         print(what, found, file=sys.stderr, flush=True)
         return found
 
-    command = f"python benchmarks/training.py --minutes {args.minutes:g}"
-    tables = {
-        "training": compare(args.rounds, args.seconds, ask),
-        "race": run_race(args.minutes, args.data, ask),
-    }
-    for name, rows in tables.items():
-        measured = {"command": command, **surroundings(), "rows": rows}
-        Path(HERE, "results", f"{name}.json").write_text(json.dumps(measured, indent=2) + "\n")
+    command = "python benchmarks/training.py"
+    command += f" --rounds {args.rounds}" * (args.rounds != parser.get_default("rounds"))
+    command += f" --seconds {args.seconds:g}" * (args.seconds != parser.get_default("seconds"))
+    write("training", command, compare(args.rounds, args.seconds, ask))
 
 
 if __name__ == "__main__":
