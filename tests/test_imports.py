@@ -84,9 +84,9 @@ def test_loading_a_model_does_not_import_the_compiler(tmp_path):
 
 def test_importing_hfvae_brings_in_neither_gradio_nor_torchvision_nor_datasets():
     code = (
-        "import sys, torch, time; start = time.perf_counter(); import hfvae; hfvae.VAE;"
+        "import sys, torch, time; start = time.process_time(); import hfvae; hfvae.VAE;"
         "heavy = {'gradio', 'torchvision', 'datasets', 'huggingface_hub'} & set(sys.modules);"
-        "assert not heavy, heavy; print(time.perf_counter() - start)"
+        "assert not heavy, heavy; print(time.process_time() - start)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 0.3

@@ -143,15 +143,15 @@ class TrainConfig:
     train_batch_size: int | None = flag(
         None, at_least(2), "images a step, of all processes; default: 16 to 128, by set and time"
     )  # BatchNorm compares images
-    num_train_epochs: float | None = flag(None, positive)
+    num_train_epochs: float | None = flag(None, positive, "looks at every image")
     max_train_steps: int | None = flag(None, at_least(1), f"default: {DEFAULT_STEPS}")
-    max_train_minutes: float | None = flag(None, positive)
+    max_train_minutes: float | None = flag(None, positive, "in all, the prior's included")
     learning_rate: float = flag(2e-3, positive, "default: 0.002")
     lr_warmup_steps: int | None = flag(
         None, at_least(0), "default: 100, at most a tenth of the training"
     )
     kl_warmup_steps: int = flag(0, at_least(0), "steps over which beta grows from 0")
-    gradient_accumulation_steps: int = flag(1, at_least(1))
+    gradient_accumulation_steps: int = flag(1, at_least(1), "batches a step")
     use_ema: bool = flag(False, switch, "save a moving average of the weights")
     save_fp16: bool = flag(False, switch, "store the weights in half the bytes", decides=False)
     mixed_precision: str | None = flag(
