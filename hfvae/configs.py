@@ -27,6 +27,7 @@ PRIORS: dict[str, PriorEntry] = {
     "none": PriorEntry("base.NoPrior", ("autoencoder",)),
     "standard-normal": PriorEntry("normal.StandardNormal", ("vae",)),
     "mixture": PriorEntry("mixture.GaussianMixture", ("autoencoder", "vae")),
+    "flow": PriorEntry("flow.Flow", ("vae",)),
     "uniform": PriorEntry("codes.Uniform", ("vq-vae",)),
     "autoregressive": PriorEntry("codes.Autoregressive", ("vq-vae",)),
 }
@@ -101,8 +102,9 @@ def word(name: str, value: Any) -> str:
     return value
 
 
-def checked(default: Any, check: Check) -> Any:
-    return field(default=default, metadata={"check": check})
+def checked(default: Any, check: Check, *, only_for: str | None = None) -> Any:
+    """A field of a config; `only_for` names a prior that the first format did not know."""
+    return field(default=default, metadata={"check": check, "only_for": only_for})
 
 
 class Derived:
@@ -172,6 +174,16 @@ class Config:
             hidden = 256 if self.likelihood == "bernoulli" else 0
             object.__setattr__(self, "hidden", DerivedWidth(hidden))
 
+    def settings(self) -> dict[str, Any]:
+        """config.json: all fields, but for those of a prior that this config does not name."""
+        used = [f.name for f in fields(self) if f.metadata["only_for"] in (None, self.prior)]
+        return {name: getattr(self, name) for name in used}
+
+    @property
+    def format_version(self) -> int:
+        """2 for what the first format did not know."""
+        return 1 + any(f.metadata["only_for"] == self.prior for f in fields(self))
+
     @classmethod
     def priors(cls) -> list[str]:
         """The priors that this family may have."""
@@ -219,8 +231,10 @@ class VAEConfig(Config):
     Args:
         latent_dim: how many numbers z has.
         beta: weight of KL(q(z|x) ‖ p(z)), in nats per image; 1 makes the loss the negative ELBO.
-        prior: "standard-normal", or "mixture" once one was fitted to posterior samples.
+        prior: "standard-normal"; "flow", learned with the model; or "mixture" once one was fitted
+            to posterior samples.
         prior_components: Gaussians in a mixture.
+        prior_layers, prior_width: couplings of a flow, and the width of their networks.
     """
 
     model_type = "vae"
@@ -231,6 +245,8 @@ class VAEConfig(Config):
     beta: float = checked(1.0, number(0, 1e6))
     prior: str = checked("standard-normal", word)
     prior_components: int = checked(10, integer(1, 1000))
+    prior_layers: int = checked(8, integer(1, 64), only_for="flow")
+    prior_width: int = checked(128, integer(1, 4096), only_for="flow")
 
     @property
     def rate_weight(self) -> float:
@@ -305,6 +321,7 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
 PRESETS: dict[str, partial[Config]] = {
     "autoencoder": partial(AutoencoderConfig),
     "vae": partial(VAEConfig),
+    "flow-vae": partial(VAEConfig, prior="flow"),
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
     "vq-vae": partial(VQVAEConfig),
     "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),

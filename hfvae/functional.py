@@ -266,3 +266,24 @@ def inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
     """Draws from probabilities (..., K) by uniform numbers (..., m): int64 (..., m)."""
     cdf = p.cumsum(-1)
     return torch.searchsorted(cdf, u * cdf[..., -1:], right=True).clamp(max=p.shape[-1] - 1)
+
+
+# Flows
+
+
+def affine_coupling(x: Tensor, shift: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """x · e^s + t and the log-determinant of its Jacobian, Σ s, (B,) in nats. All (B, D).
+
+    Dinh et al. 2017 (arXiv:1605.08803), eqs. 7 and 8.
+    """
+    return x * torch.exp(log_scale) + shift, log_scale.sum(1)
+
+
+def inverse_affine_coupling(y: Tensor, shift: Tensor, log_scale: Tensor) -> Tensor:
+    """(y − t) · e^{−s}: what `affine_coupling` made y of."""
+    return (y - shift) * torch.exp(-log_scale)
+
+
+def bounded(s: Tensor) -> Tensor:
+    """2 · tanh(s/2): s where it is small, never beyond ±2, so that no step of a flow explodes."""
+    return 2 * torch.tanh(s / 2)

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +129,7 @@ def render_card(
         ]
         or None,
     )
-    settings, prior = asdict(config), prior_class(config.prior)
+    settings, prior = config.settings(), prior_class(config.prior)
     rows = [
         {
             "name": METRICS[key].name,

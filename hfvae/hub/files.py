@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,20 @@ from ..errors import HubError
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FITTED = "prior.fitted"  # without it, as in the first files, a prior counts as fitted
 METADATA = "hfvae"  # the entry of the weights' metadata that repeats the config and holds the hash
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; a config says which one it needs
 MAX_CONFIG_BYTES = 100_000
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def model_files(model: Any) -> dict[str, bytes]:
     """The two files that are the model."""
-    settings = {"model_type": model.config.model_type, "format_version": FORMAT_VERSION}
+    settings = {
+        "model_type": model.config.model_type,
+        "format_version": model.config.format_version,
+    }
     if model.custom_parts:
         settings["custom_parts"] = model.custom_parts
-    settings |= json.loads(json.dumps(asdict(model.config)))  # tuples as JSON has them
+    settings |= json.loads(json.dumps(model.config.settings()))  # tuples as JSON has them
     # Copies, because safetensors refuses tensors that share memory, as those of a custom part that
     # is used twice do.
     tensors = {

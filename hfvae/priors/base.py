@@ -1,5 +1,6 @@
 """What a prior has to say for itself."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -16,7 +17,10 @@ class Prior(nn.Module, ABC):
         later: whether it is fitted or trained after the model, and plays no part before.
         samples: whether there is something to draw from.
         words: what new images are, for the card: "draws of the prior p(z) = N(0, I)".
+        fitted: of one that learns, whether it did; a buffer.
     """
+
+    fitted: Tensor
 
     later: ClassVar[bool] = False
     samples: ClassVar[bool] = True
@@ -40,6 +44,24 @@ class Prior(nn.Module, ABC):
     def gaussian_kl(self, mu: Tensor, logvar: Tensor) -> Tensor | None:
         """KL(N(μ, σ²) ‖ p), (B,) in nats, where it has a closed form."""
         return None
+
+    def to_base(self, z: Tensor) -> Tensor:
+        """z where ways between latents run: a flow's base space, in which p is N(0, I)."""
+        return z
+
+    def from_base(self, u: Tensor) -> Tensor:
+        """The z of a place on such a way."""
+        return u
+
+    def warn_unless_fitted(self) -> None:
+        """Say so where what is drawn was learned from nothing yet."""
+        if not self.fitted:
+            warnings.warn(
+                "this prior was fitted to no latents yet, so its draws are those of N(0, I): "
+                "model.prior.fit(z) fits a mixture, training the model fits a flow, and train.py "
+                "does both",
+                stacklevel=3,
+            )
 
     def fit(self, z: Tensor, seed: int = 0) -> None:
         """Fit one that has no parameters to latents (N, ...), however few they are."""

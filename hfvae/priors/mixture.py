@@ -1,6 +1,5 @@
 """A prior that is fitted to where latents are."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -59,12 +58,7 @@ class GaussianMixture(Prior):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        if not self.fitted:
-            warnings.warn(
-                "this mixture was fitted to no latents yet, so its draws are those of N(0, I): "
-                "model.prior.fit(z) fits it, and train.py does so",
-                stacklevel=2,
-            )
+        self.warn_unless_fitted()
         u = F.uniform((n, 1), self.means, generator)
         eps = F.noise((n, self.means.shape[1]), self.means, generator)
         component = F.inverse_cdf(self.weights.float(), u)[:, 0]

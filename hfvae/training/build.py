@@ -82,8 +82,9 @@ def model_config(
 
 def learned_prior(config: TrainConfig) -> str:
     """The prior that the model ends with: what was asked for, or its family's."""
-    family: Any = PRESETS[config.model or "vae"].func
-    return config.prior or family.trained_prior
+    preset = PRESETS[config.model or "vae"]
+    family: Any = preset.func
+    return config.prior or preset.keywords.get("prior", family.trained_prior)
 
 
 def build(

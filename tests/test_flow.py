@@ -1,0 +1,139 @@
+"""The flow is invertible, its density is exact, and a new one is N(0, I)."""
+
+import json
+import math
+import warnings
+
+import pytest
+import torch
+
+import hfvae
+from hfvae import VAE, VAEConfig
+from hfvae.latents.gaussian import GaussianPosterior
+from hfvae.priors.flow import Flow
+from hfvae.priors.normal import StandardNormal
+
+pytestmark = pytest.mark.quick
+
+
+def trained_flow(dim, layers=4, width=16, size=0.3):
+    """A flow that bends space: as new ones do not, with weights as training leaves them."""
+    flow = Flow(dim, layers, width)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(size * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
+    flow.fitted.fill_(True)
+    return flow.eval()
+
+
+def test_what_the_flow_does_it_undoes():
+    """For what it draws, and for what a VAE's posteriors draw, which lie where the prior is."""
+    flow = trained_flow(32, layers=16, width=64)
+    for z in (flow.sample(1000), torch.randn(1000, 32)):
+        error = (flow.from_base(flow.to_base(z)) - z).abs()
+        assert (error / (1 + z.abs())).max() < 1e-4
+
+
+def test_the_change_of_volume_is_that_of_autograd():
+    flow, z = trained_flow(5), torch.randn(3, 5)
+    u = flow.to_base(z)
+    log_det = StandardNormal(5).nll(u) - flow.nll(z)
+    for i in range(3):
+        jacobian = torch.autograd.functional.jacobian(lambda x: flow.to_base(x[None])[0], z[i])
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[i], atol=1e-4, rtol=0)
+
+
+def test_the_density_integrates_to_one():
+    flow = trained_flow(2)
+    side = torch.linspace(-12, 12, 1201)
+    z = torch.cartesian_prod(side, side)
+    with torch.no_grad():
+        mass = torch.cat([torch.exp(-flow.nll(some)) for some in z.split(100_000)]).sum()
+    assert mass * (side[1] - side[0]) ** 2 == pytest.approx(1, abs=1e-3)
+
+
+def test_a_new_flow_is_n01(generator):
+    flow, z = Flow(8, 8, 32).eval(), 3 * torch.randn(100, 8)
+    torch.testing.assert_close(flow.nll(z), StandardNormal(8).nll(z), atol=1e-4, rtol=0)
+    # And its rate averages to the KL: 10,000 draws, 5 standard errors, once in 10^6 by chance.
+    posterior = GaussianPosterior(torch.randn(1, 8), torch.randn(1, 8))
+    many = posterior.repeat(10_000)
+    rate = many.rate(many.sample(generator()), flow)
+    exact = posterior.rate(posterior.mode(), StandardNormal(8))
+    assert abs(rate.mean() - exact) < 5 * rate.std() / 100
+
+
+def test_draws_follow_the_density(generator):
+    """The mean of −log p over draws is the entropy of N(0, I) plus the mean change of volume."""
+    flow = trained_flow(4)
+    z = flow.sample(20_000, generator=generator())
+    u = flow.to_base(z)
+    assert u.mean(0).abs().max() < 5 / 20_000**0.5
+    assert (u.var(0) - 1).abs().max() < 5 * (2 / 20_000) ** 0.5
+    mode = flow.from_base(torch.zeros(3, 4))
+    torch.testing.assert_close(flow.sample(3, 0.0), mode, atol=1e-6, rtol=0)
+
+
+def test_half_precision_keeps_its_densities():
+    flow, z = trained_flow(8), torch.randn(20, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = flow.nll(z)
+    assert torch.equal(inside, flow.nll(z))
+    exact = flow.nll(z)
+    assert flow.half().nll(z).dtype == torch.float32
+    torch.testing.assert_close(flow.nll(z), exact, atol=0.1, rtol=0)  # of the rounded weights
+
+
+def test_ways_run_through_the_base_and_end_where_the_images_are():
+    model = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow")).eval()
+    model.prior = trained_flow(4)
+    a, b = torch.rand(2, 3, 16, 16)
+    way = model.interpolate(a, b, steps=5)
+    torch.testing.assert_close(way[[0, -1]], model.reconstruct(torch.stack([a, b])))
+    base = model.prior.to_base(model.encode(torch.stack([a, b])))
+    halfway = model.interpolate(a, b, steps=3, mode="lerp")[1:2]
+    torch.testing.assert_close(halfway, model.decode(model.prior.from_base(base.mean(0)[None])))
+
+
+def test_gradients_reach_encoder_and_flow_and_training_counts_as_fitted():
+    model = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow"))
+    with pytest.warns(UserWarning, match="fitted to no latents"):
+        model.prior.sample(1)
+    out = model(torch.rand(4, 3, 16, 16))
+    out.rate.sum().backward()
+    assert all(p.grad is not None for p in model.prior.parameters())
+    assert model.encoder.body[0].weight.grad is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.prior.sample(1)
+
+
+def test_only_a_flow_needs_the_second_format(tmp_path):
+    for prior, version in [("flow", 2), ("standard-normal", 1), ("mixture", 1)]:
+        model = VAE(VAEConfig(image_size=8, latent_dim=3, prior=prior)).eval()
+        model.save_pretrained(tmp_path / prior)
+        settings = json.loads((tmp_path / prior / "config.json").read_text())
+        assert settings["format_version"] == version
+        assert ("prior_layers" in settings) == (prior == "flow")
+        again = hfvae.from_pretrained(tmp_path / prior)
+        assert again.config == model.config
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_a_flow_is_learned_with_the_model(tmp_path, train_py):
+    """And not afterwards: N(0, I) is far from where latents of one in four dimensions end."""
+    out = tmp_path / "out"
+    words = train_py(
+        "--model", "flow-vae", "--dataset", "sprites", "--resolution", 16, "--latent_dim", 4,
+        "--max_train_steps", 30, "--train_batch_size", 16, "--output_dir", out,
+    )  # fmt: skip
+    model = hfvae.from_pretrained(out)
+    assert model.config.prior == "flow"
+    assert model.prior.fitted
+    assert "fitted the" not in words
+    results = json.loads((out / "evaluation.json").read_text())
+    assert results["elbo"] == pytest.approx(-results["reconstruction"] - results["kl"], rel=1e-6)
+    assert "flow prior" in (out / "README.md").read_text()
+    z = torch.randn(200, 4)
+    assert not torch.allclose(model.prior.nll(z), StandardNormal(4).nll(z), atol=0.1)
+    assert math.isfinite(model.prior.nll(z).sum())
