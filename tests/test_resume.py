@@ -19,6 +19,7 @@ from hfvae.training import checkpoint
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 FAMILIES = {
+    "flow-vae": ["--model", "flow-vae", "--latent_dim", "4"],
     "vae": ["--model", "vae", "--latent_dim", "4", "--use_ema", "--kl_warmup_steps", "9"],
     "vq-vae": ["--model", "vq-vae", "--codebook_size", "16", "--gradient_accumulation_steps", "2"],
 }
