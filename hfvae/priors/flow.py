@@ -28,8 +28,9 @@ class Coupling(nn.Module):
         )  # fmt: skip
         if not self.mix.is_meta:  # where a model is built to be loaded
             nn.init.orthogonal_(self.mix)
-            nn.init.zeros_(self.net[-1].weight)
-            nn.init.zeros_(self.net[-1].bias)
+            last: Any = self.net[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(B, dim) -> u (B, dim) and log |∂u/∂z|, (B,) in nats."""
