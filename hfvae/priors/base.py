@@ -41,6 +41,10 @@ class Prior(nn.Module, ABC):
         """KL(N(μ, σ²) ‖ p), (B,) in nats, where it has a closed form."""
         return None
 
+    def defect(self) -> str | None:
+        """Why its tensors, all finite, are no distribution, in words; None if they are one."""
+        return None
+
     def fit(self, z: Tensor, seed: int = 0) -> None:
         """Fit one that has no parameters to latents (N, ...), however few they are."""
 
