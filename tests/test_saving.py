@@ -218,5 +218,5 @@ with alone_in(Path({str(folder)!r})):
 
 def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):
     with pytest.raises(Exception, match="nothing-there"):
-        train(TrainConfig(dataset=str(tmp_path / "nothing-there"), output_dir=tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
+        train(TrainConfig(dataset=str(tmp_path / "nothing-there"), output_dir=tmp_path / "a" / "b"))
+    assert not (tmp_path / "a").exists()

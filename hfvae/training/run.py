@@ -5,7 +5,7 @@ import datetime
 import shlex
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,10 @@ def make_accelerator(config: TrainConfig) -> Any:
 @contextmanager
 def alone_in(folder: Path) -> Generator[None]:
     """Keep other runs out of an output folder; if this one leaves nothing there, remove it."""
-    new = not folder.exists()
+    made = [there for there in (folder, *folder.parents) if not there.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        if new:
-            stack.callback(remove_empty, folder)
+        stack.callback(remove_empty, made)
         try:
             stack.enter_context(locked(folder / ".training"))
         except TimeoutError as error:
@@ -141,9 +140,10 @@ def alone_in(folder: Path) -> Generator[None]:
         yield
 
 
-def remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # it is not empty
-        folder.rmdir()
+def remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # one is not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def refuse_to_replace(folder: Path) -> None:
