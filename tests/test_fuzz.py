@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+import time
 import warnings
 
 import pytest
@@ -231,3 +232,74 @@ def test_no_mutation_crashes_costs_memory_or_loads_something_else(family, mutati
         assert growth < 2 * len(files[WEIGHTS]) + SLACK, i
     assert loaded > 0  # whitespace, for one
     assert refused > mutations / 2
+
+
+def with_header(folder, change) -> None:
+    """The weights with a header that was changed in place."""
+    path = folder / WEIGHTS
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["__metadata__"].update({METADATA: "[1," * 10_000_000}),
+        lambda h: h["__metadata__"].update({METADATA: '{"a":' + "[{}," * 20_000_000}),
+        lambda h: h["__metadata__"].update({METADATA: "\x1b" * 5_000_000}),
+        lambda h: h["likelihood.raw_scale"].update({"shape": [1] * 2_000_000}),
+        lambda h: h.update({str(i): h["likelihood.raw_scale"] for i in range(100_000)}),
+    ],
+    ids=["30 MB", "80 MB", "escapes", "dimensions", "tensors"],
+)
+def test_a_long_header_is_refused_before_it_is_read(change, tmp_path):
+    hfvae.VAE(hfvae.VAEConfig(image_size=8, widths=(4,))).save_pretrained(tmp_path)
+    hfvae.from_pretrained(tmp_path)
+    with_header(tmp_path, change)
+    memory, start = PeakMemory(), time.perf_counter()
+    with pytest.raises(HubError, match=r"header of model.safetensors has .* bytes, and .* tensors"):
+        hfvae.from_pretrained(tmp_path)
+    assert time.perf_counter() - start < 0.5
+    assert memory.growth() < SLACK
+
+
+def test_the_longest_header_that_is_read_costs_little(tmp_path):
+    hfvae.VAE(hfvae.VAEConfig(image_size=8, widths=(4,))).save_pretrained(tmp_path)
+    hfvae.from_pretrained(tmp_path)
+    with_header(tmp_path, lambda h: h["likelihood.raw_scale"].update({"shape": [1] * 300_000}))
+    memory, start = PeakMemory(), time.perf_counter()
+    with pytest.raises(HubError) as caught:
+        hfvae.from_pretrained(tmp_path)
+    assert len(str(caught.value)) < 1000
+    assert time.perf_counter() - start < 2
+    assert memory.growth() < 100 * 2**20
+
+
+HOSTILE_WORDS = "\x1b]0;gone\x07\ud800\u202e\n" + "x" * 9999
+
+
+@pytest.mark.parametrize("where", ["config", "metadata", "tensor", "values", "model_type"])
+def test_what_a_file_says_is_quoted_printable_and_short(where, tmp_path):
+    hfvae.VAE(hfvae.VAEConfig(image_size=8, widths=(4,))).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / CONFIG).read_text())
+    if where == "config":
+        settings[HOSTILE_WORDS] = 1
+    elif where == "values":
+        settings["prior"] = HOSTILE_WORDS
+    elif where == "model_type":
+        settings["model_type"] = HOSTILE_WORDS
+    elif where == "metadata":
+        saved = {"config": settings | {HOSTILE_WORDS: 1}, "sha256": ""}
+        with_header(tmp_path, lambda h: h["__metadata__"].update({METADATA: json.dumps(saved)}))
+    else:  # the format itself refuses surrogates
+        name = HOSTILE_WORDS.replace("\ud800", "")
+        with_header(tmp_path, lambda h: h.update({name: h.pop("likelihood.raw_scale")}))
+    (tmp_path / CONFIG).write_text(json.dumps(settings))
+    with pytest.raises(HubError) as caught:
+        hfvae.from_pretrained(tmp_path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
