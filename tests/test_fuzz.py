@@ -251,7 +251,7 @@ def with_header(folder, change) -> None:
         lambda h: h["__metadata__"].update({METADATA: "[1," * 10_000_000}),
         lambda h: h["__metadata__"].update({METADATA: '{"a":' + "[{}," * 20_000_000}),
         lambda h: h["__metadata__"].update({METADATA: "\x1b" * 5_000_000}),
-        lambda h: h["likelihood.raw_scale"].update({"shape": [1] * 2_000_000}),
+        lambda h: h["likelihood.raw_scale"].update({"shape": [3] + [1] * 2_000_000}),
         lambda h: h.update({str(i): h["likelihood.raw_scale"] for i in range(100_000)}),
     ],
     ids=["30 MB", "80 MB", "escapes", "dimensions", "tensors"],
@@ -270,7 +270,9 @@ def test_a_long_header_is_refused_before_it_is_read(change, tmp_path):
 def test_the_longest_header_that_is_read_costs_little(tmp_path):
     hfvae.VAE(hfvae.VAEConfig(image_size=8, widths=(4,))).save_pretrained(tmp_path)
     hfvae.from_pretrained(tmp_path)
-    with_header(tmp_path, lambda h: h["likelihood.raw_scale"].update({"shape": [1] * 300_000}))
+    with_header(
+        tmp_path, lambda h: h["likelihood.raw_scale"].update({"shape": [3] + [1] * 300_000})
+    )
     memory, start = PeakMemory(), time.perf_counter()
     with pytest.raises(HubError) as caught:
         hfvae.from_pretrained(tmp_path)

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 POLL = 0.01  # seconds between two tries
-BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+# What another holder looks like, or one that removed the file in between.
+BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK, errno.ENOENT, errno.ESTALE)
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def _open(path: Path) -> int | None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(fd)
-        # Its last holder may have removed it in between: that lock would keep nobody out.
-        if os.fstat(fd).st_nlink:
+        # A lock on a file that its last holder removed in between would keep nobody out.
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
             return fd
     except OSError as error:
         if error.errno not in BUSY:
