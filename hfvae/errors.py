@@ -13,3 +13,12 @@ class HubError(OSError):
 def expand(path: str | Path) -> Path:
     """A path with ~ for the home folder; Path.expanduser fails where there is no such user."""
     return Path(os.path.expanduser(path))
+
+
+def quoted(text: object) -> str:
+    """What a file or a server says, as a part of one line for a terminal or a page.
+
+    At most 200 characters, all printable: the rest is written as Python does, ESC as \\x1b.
+    """
+    line = " ".join(str(text).split())[:200]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)[:200]

@@ -245,6 +245,85 @@ def test_a_huge_model_in_the_config_costs_no_memory(folder):
         hfvae.from_pretrained(folder)
 
 
+def put(name, value, at=...):
+    """A change of one tensor, or of a part of it."""
+
+    def change(tensors):
+        tensors[name][at] = value
+        return tensors
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            put("encoder.body.0.weight", float("nan"), (0, 0, 0, 0)),
+            "holds numbers that are not fin",
+        ),
+        (put("decoder.body.0.weight", float("inf"), (0, 0)), "holds numbers that are not finite"),
+        (
+            lambda t: {k: v.double() * 1e300 if v.is_floating_point() else v for k, v in t.items()},
+            "not finite in torch.float32",
+        ),
+        (
+            put("encoder.body.1.running_var", -1.0, 0),
+            "encoder.body.1 in .* has a negative variance",
+        ),
+        (put("prior.weights", -0.5, 0), "is no distribution: its weights must be 0 or more"),
+        (put("prior.weights", 0.0), "is no distribution: its weights must be 0 or more"),
+        (put("prior.cholesky", 1.0, (0, 0, 1)), "no distribution: its Cholesky factors must be lo"),
+        (put("prior.cholesky", 0.0, (1, 2, 2)), "no distribution: its Cholesky factors must be lo"),
+        (
+            lambda t: t | {"prior.fitted": torch.tensor(7, dtype=torch.uint8)},
+            "prior.fitted in model.safetensors has dtype torch.uint8",
+        ),
+        (
+            lambda t: t | {"encoder.body.1.num_batches_tracked": torch.tensor(1).int()},
+            "num_batches_tracked in model.safetensors has dtype torch.int32",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*no checksum")
+def test_numbers_that_no_model_can_compute_with_are_refused(change, message, tmp_path):
+    config = VAEConfig(image_size=8, latent_dim=3, widths=(4,), prior="mixture", prior_components=2)
+    VAE(config).save_pretrained(tmp_path)
+    rewrite(tmp_path, change, metadata={})
+    with pytest.raises(HubError, match=message) as caught:
+        hfvae.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*no checksum")
+def test_floats_of_several_dtypes_become_one(model, folder, x):
+    half = {torch.float32: torch.float16, torch.int64: torch.int64}
+    rewrite(
+        folder,
+        lambda t: {k: v.to(half[v.dtype]) if "encoder" in k else v for k, v in t.items()},
+        metadata={},
+    )
+    again = hfvae.from_pretrained(folder)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert torch.allclose(again.reconstruct(x), model.reconstruct(x), atol=0.01)
+
+
+def test_a_custom_part_may_hold_a_mask_that_is_infinite(tmp_path, x):
+    def masked():
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(360, 8))
+        encoder.register_buffer("mask", torch.full((2, 2), float("-inf")))
+        return encoder
+
+    model = VAE(VAEConfig(image_size=(10, 12), latent_dim=4), encoder=masked()).eval()
+    model.save_pretrained(tmp_path / "m")
+    again = hfvae.from_pretrained(tmp_path / "m", encoder=masked())
+    assert torch.equal(again.encode(x), model.encode(x))
+    model.encoder[1].weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(HubError, match="encoder.1.weight .* not finite"):
+        hfvae.from_pretrained(tmp_path / "m", encoder=masked())
+
+
 # Saving loses nothing
 
 

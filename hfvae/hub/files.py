@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..configs import Config
-from ..errors import HubError
+from ..errors import HubError, quoted
+from .lock import locked
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FITTED = "prior.fitted"  # without it, as in the first files, a prior counts as fitted
 METADATA = "hfvae"  # the entry of the weights' metadata that repeats the config and holds the hash
 FORMAT_VERSION = 2  # the newest that is read; a config says which one it needs
 MAX_CONFIG_BYTES = 100_000
+# Of what the weights say before their numbers: so much for the metadata, and for each tensor.
+MAX_HEADER_BYTES, MAX_BYTES_PER_TENSOR = 1_000_000, 1_000
+PATIENCE = 60  # seconds that a save waits for another one to end
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -64,10 +70,13 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files so that a reader, or a crash, never sees half of them.
+    """Write files so that a reader, a crash or another save never leaves half of them.
 
     A new folder is written beside its place and renamed. In an existing one, the files are staged
-    complete and then replaced one by one, the weights last; other files stay.
+    complete and then replaced one by one, the weights last; other files stay. One save at a time.
+
+    Raises:
+        OSError: it cannot be written, or another save does not end.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
@@ -75,15 +84,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     new = not folder.exists()
     if new:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    # Inside an existing folder, which may be a mount of its own: a file cannot be moved across.
-    where = folder.parent if new else folder
-    try:
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=where))
-    except OSError as error:  # whose own words name a hidden file
-        raise type(error)(
-            error.errno, f"cannot write there: {error.strerror}", str(folder)
-        ) from error
-    try:
+    with _stage(folder, new) as stage:
+        if new and folder.exists():  # another save made it meanwhile
+            return write_folder(folder, files)
         for name, data in files.items():
             with open(stage / name, "wb") as f:
                 f.write(data)
@@ -95,8 +98,35 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         else:
             for name in sorted(files, key=lambda name: name == WEIGHTS):
                 os.replace(stage / name, folder / name)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _stage(folder: Path, new: bool) -> Generator[Path]:
+    """A place to write to, for one save at a time; what a save that was killed left is removed."""
+    lock = saving(folder, new)
+    try:
+        with locked(lock, PATIENCE) as alone:
+            if alone:
+                for left in lock.parent.iterdir():
+                    if left.name.startswith(f"{lock.name}-"):
+                        shutil.rmtree(left, ignore_errors=True)
+            stage = Path(tempfile.mkdtemp(prefix=f"{lock.name}-", dir=lock.parent))
+            try:
+                yield stage
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:  # whose own words name a hidden file
+        if error.filename is None or not str(error.filename).startswith(str(lock)):
+            raise
+        raise type(error)(
+            error.errno, f"cannot write there: {error.strerror}", str(folder)
+        ) from error
+
+
+def saving(folder: Path, new: bool = False) -> Path:
+    """The file that is there, and locked, while a folder is saved to."""
+    # Inside an existing folder, which may be a mount of its own: a file cannot be moved across.
+    return (folder.parent if new else folder) / f".{folder.name}.saving"
 
 
 def read_config(
@@ -108,7 +138,7 @@ def read_config(
     try:
         settings = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise HubError(f"{where}: {CONFIG} is not valid JSON ({_line(error)})") from error
+        raise HubError(f"{where}: {CONFIG} is not valid JSON ({quoted(error)})") from error
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise HubError(f"{where}: {CONFIG} has no model_type, so this is no hfvae model")
     values = dict(settings)
@@ -129,16 +159,17 @@ def read_config(
         raise HubError(f"{where}: custom_parts in {CONFIG} must list 'encoder' or 'decoder'")
     config_class = families[kind].config_class
     if unknown := sorted(set(values) - {f.name for f in fields(config_class)}):
-        raise HubError(f"{where}: unknown settings in {CONFIG}: {_line(', '.join(unknown))}")
+        raise HubError(f"{where}: unknown settings in {CONFIG}: {quoted(', '.join(unknown))}")
     try:
         return config_class(**values), custom, settings
     except (TypeError, ValueError) as error:
-        raise HubError(f"{where}: {CONFIG}: {_line(error)}") from error
+        raise HubError(f"{where}: {CONFIG}: {quoted(error)}") from error
 
 
 def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: str) -> None:
     """Put the tensors of a file into a model built on the meta device, after checking them."""
     expected = model.state_dict()
+    _check_header(path, len(expected), where)
     try:
         with safe_open(path, "pt") as file:
             saved = _read_metadata(file.metadata() or {}, where)
@@ -147,13 +178,13 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
             _check_names_and_shapes(found, expected, where)
             tensors = {name: file.get_tensor(name).clone() for name in found}
     except SafetensorError as error:
-        raise HubError(f"{where}: {WEIGHTS} is damaged ({_line(error)})") from error
+        raise HubError(f"{where}: {WEIGHTS} is damaged ({quoted(error)})") from error
     for name, tensor in tensors.items():
-        floating = expected[name].is_floating_point()
-        if tensor.is_floating_point() != floating or (floating and tensor.dtype not in FLOATS):
+        dtype = expected[name].dtype
+        if tensor.dtype not in (FLOATS if dtype.is_floating_point else (dtype,)):
             raise HubError(f"{where}: {name} in {WEIGHTS} has dtype {tensor.dtype}")
     if "sha256" not in saved:
-        warnings.warn(f"{where}: {WEIGHTS} carries no checksum; loaded unchecked", stacklevel=4)
+        warnings.warn(f"{where}: {WEIGHTS} carries no checksum; loaded unchecked", stacklevel=5)
     elif saved["sha256"] != digest(tensors):
         raise HubError(
             f"{where}: {WEIGHTS} is damaged: its SHA-256 is not the one it was saved with"
@@ -161,6 +192,39 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
     if FITTED in expected:
         tensors.setdefault(FITTED, torch.tensor(True))
     model.load_state_dict(tensors, assign=True)
+
+
+def check_values(model: Any, where: str) -> None:
+    """Raise HubError unless a loaded model can compute with its numbers.
+
+    What the buffers of a custom part may hold is its own affair: a mask may well be infinite.
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    custom = tuple(f"{part}." for part in model.custom_parts)
+    for name, tensor in model.state_dict().items():
+        ours = name in parameters or not name.startswith(custom)
+        if ours and tensor.is_floating_point() and not tensor.isfinite().all():
+            raise HubError(
+                f"{where}: {name} in {WEIGHTS} holds numbers that are not finite in {tensor.dtype}"
+            )
+    for name, part in model.named_modules():
+        variance = part.running_var if isinstance(part, _BatchNorm) else None
+        if variance is not None and (variance < 0).any():
+            raise HubError(f"{where}: {name} in {WEIGHTS} has a negative variance")
+    if wrong := model.prior.defect():
+        raise HubError(f"{where}: the prior in {WEIGHTS} is no distribution: {wrong}")
+
+
+def _check_header(path: Path, tensors: int, where: str) -> None:
+    """Raise HubError if the weights say more of themselves than those of such a model can."""
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+    limit = MAX_HEADER_BYTES + MAX_BYTES_PER_TENSOR * tensors
+    if limit < length <= path.stat().st_size:  # safetensors says what is wrong with a longer one
+        raise HubError(
+            f"{where}: the header of {WEIGHTS} has {length:,} bytes, and {limit:,} are the most "
+            f"for {tensors} tensors"
+        )
 
 
 def _read_metadata(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
@@ -184,7 +248,7 @@ def _check_settings(saved: dict[str, Any] | None, settings: dict[str, Any], wher
     differ = [k for k in names if saved.get(k, missing) != settings.get(k, missing)]
     if differ:
         raise HubError(
-            f"{where}: {CONFIG} and {WEIGHTS} differ in {_line(', '.join(differ))}: {CONFIG} was "
+            f"{where}: {CONFIG} and {WEIGHTS} differ in {quoted(', '.join(differ))}: {CONFIG} was "
             "edited, or a save was cut short; take both files from one save"
         )
 
@@ -196,7 +260,7 @@ def _check_names_and_shapes(
     problems = [f"{name} is missing" for name in shapes.keys() - found.keys() - {FITTED}]
     problems += [f"{name!r:.80} is unexpected" for name in found.keys() - shapes.keys()]
     problems += [
-        f"{name} is {found[name]} and should be {shapes[name]}"
+        f"{name} is {quoted(found[name])} and should be {shapes[name]}"
         for name in shapes.keys() & found.keys()
         if shapes[name] != found[name]
     ]
@@ -224,8 +288,3 @@ def build(
             )
     with torch.device("meta"):
         return family(config, encoder=encoder, decoder=decoder)
-
-
-def _line(text: object) -> str:
-    """Something that came from outside, as a part of one line."""
-    return " ".join(str(text).split())[:200]

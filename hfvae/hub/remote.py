@@ -75,6 +75,10 @@ class Repository:
         if isinstance(cached, str) and not Path(cached).is_symlink():
             Path(cached).unlink()
 
+    def saves(self) -> tuple[bool, Any]:
+        """What `Folder.saves` says: one commit stays as it is."""
+        return False, self.commit
+
     @contextmanager
     def reading(self) -> Generator[None]:
         """What is wrong with a file that was fetched may have come about on its way here."""

@@ -1,5 +1,7 @@
 """Where the files of a model come from: a folder here, or one commit of a repository."""
 
+import os
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -8,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import HubError, expand
-from .files import CONFIG, WEIGHTS, build, read_config, read_weights
+from ..errors import HubError, expand, quoted
+from .files import CONFIG, WEIGHTS, build, check_values, read_config, read_weights, saving
 from .remote import Repository
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PATIENCE = 2  # seconds in which a save that is under way must have put its files in place
 
 
 def source_of(repo_or_dir: str | Path, **kwargs: Any) -> "Folder | Repository":
@@ -37,6 +40,12 @@ class Folder:
 
     def reading(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def saves(self) -> tuple[bool, Any]:
+        """Whether a save is under way, and something that every save changes."""
+        busy = saving(self.path.resolve()).exists()
+        found = [os.stat(p) for f in (CONFIG, WEIGHTS) if (p := self.path / f).exists()]
+        return busy, [(s.st_ino, s.st_mtime_ns, s.st_size) for s in found]
 
     def names(self) -> list[str]:
         return [path.name for path in self.path.iterdir()]
@@ -72,6 +81,31 @@ def load(
         family: the one that is wanted; another is refused before its weights are fetched.
         device, dtype, encoder, decoder: see `hfvae.from_pretrained`.
     """
+    until = time.monotonic() + PATIENCE
+    while True:
+        before = source.saves()
+        try:
+            model = _load(source, families, family, encoder, decoder)
+            break
+        except (HubError, FileNotFoundError):
+            # One file of the old model and one of the new, which a save is putting in place?
+            busy, now = source.saves()
+            if not (busy or now != before[1]) or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+    model.to(dtype=dtype)
+    with source.reading():
+        check_values(model, source.name)
+    return model.to(device).eval()
+
+
+def _load(
+    source: Folder | Repository,
+    families: Mapping[str, type[Any]],
+    family: type[Any] | None,
+    encoder: nn.Module | None,
+    decoder: nn.Module | None,
+) -> Any:
     path = source.get(CONFIG)
     with source.reading():
         config, custom, settings = read_config(path, source.name, families)
@@ -89,9 +123,9 @@ def load(
         if not pickled:
             raise
         raise FileNotFoundError(
-            f"{source.name} has no {WEIGHTS}, only {', '.join(pickled):.200}: pickled weights can "
-            "run code and are never read"
+            f"{source.name} has no {WEIGHTS}, only {quoted(', '.join(pickled))}: pickled weights "
+            "can run code and are never read"
         ) from error
     with source.reading():
         read_weights(weights, settings, model, source.name)
-    return model.to(device=device, dtype=dtype).eval()
+    return model

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import HubError
+from ..errors import HubError, quoted
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def in_words(
     except errors.HfHubHTTPError as error:
         raise HubError(_answer(error, repo, endpoint, writing)) from error
     except ValueError as error:  # a card that the Hub refuses
-        raise HubError(f"{repo}: {' '.join(str(error).split())}") from error
+        raise HubError(f"{repo}: {quoted(error)}") from error
     except (errors.HTTPError, ConnectionError, RuntimeError) as error:  # the last one is hf_xet's
         if "connect" in type(error).__name__.lower():
             raise HubError(f"the Hub cannot be reached at {endpoint}") from error
@@ -89,5 +89,5 @@ def _answer(error: Any, repo: str, endpoint: str, writing: bool) -> str:
     }
     later = ": try again later" if status >= 500 else ""
     text = words.get(status, f"the Hub at {endpoint} answered {status} for {repo}{later}")
-    said = " ".join(str(getattr(error, "server_message", None) or "").split())[:200]
+    said = quoted(getattr(error, "server_message", None) or "")
     return f"{text} (it says: {said})" if said else text

@@ -63,6 +63,10 @@ class Prior(nn.Module, ABC):
                 stacklevel=3,
             )
 
+    def defect(self) -> str | None:
+        """Why its tensors, all finite, are no distribution, in words; None if they are one."""
+        return None
+
     def fit(self, z: Tensor, seed: int = 0) -> None:
         """Fit one that has no parameters to latents (N, ...), however few they are."""
 

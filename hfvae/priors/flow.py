@@ -76,6 +76,12 @@ class Flow(Prior):
     def of(cls, config: Any, shape: tuple[int, ...]) -> "Flow":
         return cls(*shape, config.prior_layers, config.prior_width)
 
+    def defect(self) -> str | None:
+        maps = torch.stack([layer.mix.float() for layer in self.layers])
+        if not torch.linalg.slogdet(maps)[1].isfinite().all():
+            return "a linear map of the flow has no inverse"
+        return None
+
     def nll(self, z: Tensor) -> Tensor:
         if self.training:  # by train.py or in a loop of one's own
             self.fitted.fill_(True)

@@ -48,6 +48,14 @@ class GaussianMixture(Prior):
         self.cholesky.copy_(torch.linalg.cholesky(torch.from_numpy(fit.covariances_)))
         self.fitted.fill_(True)
 
+    def defect(self) -> str | None:
+        if (self.weights < 0).any() or not self.weights.any():
+            return "its weights must be 0 or more, and some of them more"
+        for factor in self.cholesky:  # one by one, to take no memory for a second copy
+            if factor.triu(1).any() or not (factor.diagonal() > 0).all():
+                return "its Cholesky factors must be lower triangles with a positive diagonal"
+        return None
+
     def nll(self, z: Tensor) -> Tensor:
         # In float32 whatever is stored: triangular solves know no half precision.
         weights, means, cholesky = (t.float() for t in (self.weights, self.means, self.cholesky))

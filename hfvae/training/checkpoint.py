@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import HubError
+from ..errors import HubError, quoted
 from ..hub.files import digest, write_folder
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
@@ -76,7 +76,9 @@ def read(folder: Path) -> State:
         if numbers["sha256"] != digest(tensors):
             raise ValueError("its SHA-256 is another one")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise HubError(f"the checkpoint {folder} is damaged ({error}): use an older one") from error
+        raise HubError(
+            f"the checkpoint {folder} is damaged ({quoted(error)}): use an older one"
+        ) from error
     return State(tensors, numbers)
 
 

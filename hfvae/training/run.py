@@ -5,8 +5,8 @@ import datetime
 import shlex
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
 from ..hub import CARD, MEASURED, WEIGHTS, is_path, model_files, write_folder
 from ..hub.card import render_card
+from ..hub.lock import locked
 from ..machine import best_precision, keep_freed_memory, threads_left
 from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
 from ..sources import check_name, licence
@@ -51,11 +52,19 @@ def train(config: TrainConfig) -> BaseAutoencoder:
     config, base = with_base(config)
     model_config(config, base, config.resolution or (64, 64), config.channels or 3)
     check_name(config.dataset)
+    check_writable(config.folder)
+    accelerator = make_accelerator(config)
+    with alone_in(config.folder) if accelerator.is_main_process else nullcontext():
+        return train_there(config, base, accelerator, started)
+
+
+def train_there(
+    config: TrainConfig, base: BaseAutoencoder | None, accelerator: Any, started: float
+) -> BaseAutoencoder:
+    """`train`, once no other run can use the output folder."""
     resumed = find_checkpoint(config)
     if not (config.overwrite_output_dir or resumed):
         refuse_to_replace(config.folder)
-    check_writable(config.folder)
-    accelerator = make_accelerator(config)
     if accelerator.is_main_process:
         config = prepare(config)
 
@@ -113,6 +122,28 @@ def make_accelerator(config: TrainConfig) -> Any:
         raise TrainingError("--compile works with one process: leave it away, or use one")
     set_seed(config.seed)
     return accelerator
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Keep other runs out of an output folder; if this one leaves nothing there, remove it."""
+    made = [there for there in (folder, *folder.parents) if not there.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.callback(remove_empty, made)
+        try:
+            stack.enter_context(locked(folder / ".training"))
+        except TimeoutError as error:
+            raise TrainingError(
+                f"another run is training in {folder}: choose another --output_dir, or wait for it"
+            ) from error
+        yield
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # one is not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def refuse_to_replace(folder: Path) -> None:
