@@ -181,3 +181,17 @@ def test_a_prior_of_codes_that_hardly_began_is_called_so():
     assert "--max_train_minutes" in hardly
     assert "--prior_fraction" in hardly
     assert "prior" not in report.advice(results | {"elbo": -1000 - 0.5 * apart}, model)
+
+
+def test_files_that_are_not_ours_are_not_replaced_unasked(photos, tmp_path, train_py):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("my notes")
+    argv = ["--dataset", photos, "--max_train_steps", 2, "--output_dir", tmp_path / "notes"]
+    words = train_py(*argv, status=2)
+    assert "holds README.md, which the model's would replace" in words
+    assert (tmp_path / "notes" / "README.md").read_text() == "my notes"
+
+
+def test_a_flag_that_is_mistyped_is_guessed(train_py):
+    words = train_py("--resoluton", 64, status=2)
+    assert "unrecognized arguments: --resoluton 64: did you mean --resolution?" in words

@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -231,7 +232,10 @@ def without_folder(value: Any) -> Any:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        known = [f"--{f.name}" for f in dataclasses.fields(TrainConfig)]
+        close = [near for word in message.split() for near in get_close_matches(word, known, 1)]
+        meant = f": did you mean {close[0]}?" if "unrecognized" in message and close else ""
+        raise ValueError(f"{message}{meant}")
 
 
 def parse(argv: list[str], description: str = "") -> TrainConfig:

@@ -40,8 +40,11 @@ class Progress:
         rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
         self.step, self.seconds = budget.step, budget.spent
         self.bar.update(100 * budget.progress - self.bar.n)
-        nats = ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())
-        self.bar.set_postfix_str(f"step {budget.step}, {nats} nats, {rate:.0f} images/s")
+        shown = ", ".join(
+            f"{name} {value:.1f}{'' if name == 'perplexity' else ' nats'}"
+            for name, value in numbers.items()
+        )
+        self.bar.set_postfix_str(f"step {budget.step}, {shown}, {rate:.0f} images/s")
         self.accelerator.log(numbers | {"images/s": rate}, step=budget.step)
 
 

@@ -16,7 +16,7 @@ from ..base import BaseAutoencoder
 from ..data import ImageSet, load_images
 from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
-from ..hub import CARD, MEASURED, WEIGHTS, is_path, model_files, write_folder
+from ..hub import CARD, CONFIG, MEASURED, WEIGHTS, is_path, model_files, write_folder
 from ..hub.card import render_card
 from ..hub.lock import locked
 from ..machine import best_precision, keep_freed_memory, threads_left
@@ -147,17 +147,23 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 
 def refuse_to_replace(folder: Path) -> None:
-    """A finished model and an unfinished run are replaced only when asked to."""
+    """A model, an unfinished run and files of the user's are replaced only when asked to."""
     replace = "replace it with --overwrite_output_dir"
+    if checkpoint.existing(folder):
+        raise TrainingError(
+            f"{folder} holds checkpoints of a run that is not finished: go on with "
+            f"--resume_from_checkpoint latest, or {replace}"
+        )
     if (folder / WEIGHTS).exists():
         raise TrainingError(
             f"{folder} holds a finished model: choose another --output_dir, or {replace}; to train "
             f"it further, --model_name_or_path {folder} and another --output_dir"
         )
-    if checkpoint.existing(folder):
+    theirs = [name for name in (CONFIG, CARD, *MEASURED) if (folder / name).exists()]
+    if theirs:
         raise TrainingError(
-            f"{folder} holds checkpoints of a run that is not finished: go on with "
-            f"--resume_from_checkpoint latest, or {replace}"
+            f"{folder} holds {', '.join(theirs)}, which the model's would replace: choose another "
+            "--output_dir, or replace them with --overwrite_output_dir"
         )
 
 
@@ -217,7 +223,7 @@ def read(config: TrainConfig, accelerator: Any) -> tuple[ImageSet, ImageSet]:
     if len(images) < 2:
         raise TrainingError(f"one image of {config.dataset} is not enough to train on")
     say(
-        f"{config.dataset}: {len(images)} images of {height}x{width}, {channels} channels; "
+        f"{config.dataset}: {len(images)} images of {height}x{width}, {channels} channel{'s' * (channels > 1)}; "
         f"{len(held_out)} held out"
     )
     return images, held_out
@@ -248,6 +254,11 @@ def fit(
     with StopOnInterrupt() as stop:
         if not run.is_past("model"):
             run.train(ModelStage(run), stop)
+            if stop.asked:
+                say(
+                    "stopping: the model is measured and saved as it is; go on later with "
+                    "--resume_from_checkpoint latest"
+                )
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
                     (folder / stale).unlink(missing_ok=True)
@@ -323,6 +334,8 @@ def say_what_next(config: TrainConfig, folder: Path, seconds: float) -> None:
     there = shlex.quote(str(folder))
     print(f"saved to {folder} after {seconds:.0f} s; now try:")
     print(f"  python app.py --model {there}    # the demo")
-    print(f"  python train.py --model_name_or_path {there} --dataset others    # fine-tune it")
+    print(
+        f"  python train.py --model_name_or_path {there} --dataset path/to/others    # fine-tune it"
+    )
     if not config.push_to_hub:
         print(f"  python -m hfvae.hub {there} you/name    # publish it")
