@@ -21,7 +21,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..configs import Config
 from ..errors import HubError, quoted
@@ -208,7 +207,7 @@ def check_values(model: Any, where: str) -> None:
                 f"{where}: {name} in {WEIGHTS} holds numbers that are not finite in {tensor.dtype}"
             )
     for name, part in model.named_modules():
-        variance = part.running_var if isinstance(part, _BatchNorm) else None
+        variance = part.running_var if isinstance(part, nn.modules.batchnorm._BatchNorm) else None
         if variance is not None and (variance < 0).any():
             raise HubError(f"{where}: {name} in {WEIGHTS} has a negative variance")
     if wrong := model.prior.defect():
