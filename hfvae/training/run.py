@@ -16,7 +16,7 @@ from ..base import BaseAutoencoder
 from ..data import ImageSet, load_images
 from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
-from ..hub import CARD, MEASURED, WEIGHTS, is_path, model_files, write_folder
+from ..hub import CARD, MEASURED, WEIGHTS, is_path, model_files
 from ..hub.card import render_card
 from ..machine import best_precision, keep_freed_memory, threads_left
 from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
@@ -57,6 +57,7 @@ def train(config: TrainConfig) -> BaseAutoencoder:
     check_writable(config.folder)
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
+        checkpoint.remove_unfinished(config.folder)
         config = prepare(config)
 
     images, held_out = read(config, accelerator)
@@ -220,7 +221,9 @@ def fit(
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
                     (folder / stale).unlink(missing_ok=True)
-                write_folder(folder, model_files(run.model))  # before anything can go wrong
+                checkpoint.write_model(
+                    folder, model_files(run.model)
+                )  # before anything can go wrong
         run.model.eval()
         if not stop.asked or not trained_later:
             PriorStage(run, prior).learn(stop)
@@ -241,7 +244,7 @@ def leave_behind(
             model.load_state_dict(half.state_dict())  # measured as rounded as it is stored
         else:
             say("some weights are too large for --save_fp16: stored in full precision")
-    write_folder(folder, model_files(kept))
+    checkpoint.write_model(folder, model_files(kept))
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, config.seed)
     source = config.model_name_or_path
@@ -256,7 +259,7 @@ def leave_behind(
         pictures=True,
         training={"summary": summary(run), "command": config.command()},
     )
-    write_folder(
+    checkpoint.write_model(
         folder,
         model_files(kept)
         | {
