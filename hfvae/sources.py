@@ -287,7 +287,7 @@ def _names(folder: Path) -> tuple[list[str], dict[str, OSError]]:
     found, seen, problems = [], set(), {}
 
     def keep(error: OSError) -> None:
-        if os.path.samefile(error.filename, folder):
+        if Path(error.filename) == folder:
             raise DataError(f"{folder} cannot be read: {error.strerror}") from error
         name = os.path.relpath(error.filename, folder) + os.sep
         problems[name] = OSError(f"the folder cannot be read: {error.strerror}")
