@@ -217,7 +217,9 @@ def _decode(
         image = opened(source)
         pixels = math.prod(image.size if isinstance(image, Image.Image) else image.shape[:2])
         with share.of(pixels):
-            return name, to_bytes(image, size, channels), ""
+            decoded = to_bytes(image, size, channels)
+            del image  # before the next one is opened
+        return name, decoded, ""
     except Exception as error:  # decoders fail in many ways, and one picture must not stop a run
         return name, None, printable(error) or type(error).__name__
 

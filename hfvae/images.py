@@ -78,7 +78,8 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
         if image.mode != "RGBA":
             image = image.convert("RGBA")  # older Pillow copies even what is RGBA
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(MODES[channels])
+    mode = MODES[channels]
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -46,7 +46,6 @@ def train(config: TrainConfig) -> BaseAutoencoder:
         TrainingError, DataError, OSError: training cannot start or go on; nothing is lost.
     """
     started = time.perf_counter()
-    keep_freed_memory()
     # All that can be refused is refused before the images are read.
     config, base = with_base(config)
     model_config(config, base, config.resolution or (64, 64), config.channels or 3)
@@ -61,6 +60,7 @@ def train(config: TrainConfig) -> BaseAutoencoder:
         config = prepare(config)
 
     images, held_out = read(config, accelerator)
+    keep_freed_memory()  # from here on: every thread that decodes would keep its own
     _, channels, height, width = images.pixels.shape
     model, afresh = build(config, base, (height, width), channels)
     if afresh:
