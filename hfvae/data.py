@@ -61,6 +61,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the pixels: of all of them, or of evenly spaced ones of a set in a file."""
+        every = max(1, math.ceil(self.pixels.nbytes / decoding.IN_MEMORY))
+        return decoding.checksum(self.pixels[::every].cpu().numpy(), len(self), self.mapped)
+
     def resident(self, device: torch.device) -> "ImageSet":
         """The same images in the memory of a GPU that has room for them four times over."""
         if device.type != "cuda" or 4 * self.pixels.nbytes > torch.cuda.mem_get_info(device)[0]:
@@ -124,7 +129,7 @@ def load_images(
         own_size, own_channels = _look(records)
         size, channels = size or own_size, channels or own_channels
     if isinstance(records, Grey) and records.images.shape[1:] == size and channels == 1:
-        return ImageSet(name, split, torch.from_numpy(records.images[:, None].copy()))
+        return ImageSet(name, split, torch.from_numpy(records.images[:, None]))
     pixels, skipped, note, mapped = decode(records, size, channels, records.identity())
     if not len(pixels):
         first = skipped[0] if skipped else "there are fewer, so ask for fewer"
@@ -180,8 +185,6 @@ def _headers(records: Records | Stream) -> Iterator[Image.Image]:
     for _, source in some:
         try:
             source = opened(source)
-            if isinstance(source, np.ndarray):
-                source = Image.fromarray(source)
-            yield source if isinstance(source, Image.Image) else Image.open(source)
+            yield Image.fromarray(source) if isinstance(source, np.ndarray) else source
         except Exception:  # decoding will name it
             continue

@@ -10,6 +10,11 @@ class HubError(OSError):
     """A model cannot be loaded, saved or published; the message says why and what to do."""
 
 
+def printable(text: object) -> str:
+    """In UTF-8, which a file's name need not be."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def expand(path: str | Path) -> Path:
     """A path with ~ for the home folder; Path.expanduser fails where there is no such user."""
     return Path(os.path.expanduser(path))

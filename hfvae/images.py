@@ -1,30 +1,66 @@
 """Pictures to tensors and back: the same preprocessing in training, in Python and in the demo."""
 
 import math
+import os
+import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others may start programs, as EPS does
+# Of a file: opening, turning and laying on white takes up to 16 bytes for each, of WebP 24.
+MAX_PIXELS = 2**26
+MAX_BYTES = 2**29  # of a file
 GAP = 2  # white pixels between the images of a grid
+
+
+def regular(path: str | Path) -> str | Path:
+    """A path that can be read to its end: of a file, and not of a pipe or a device.
+
+    Raises:
+        OSError: it is of something else, or of nothing.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    return path
+
+
+def read_header(source: Any) -> Image.Image:
+    """A path or file as an image that is not decoded yet. What is read of files is bounded here.
+
+    Raises:
+        OSError: the file is missing, no image, or too large.
+    """
+    if isinstance(source, (str, Path)) and os.stat(regular(source)).st_size > MAX_BYTES:
+        raise OSError(f"the file has more than {MAX_BYTES:,} bytes")
+    try:
+        image = Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise OSError(f"no image that can be read ({', '.join(FORMATS)})") from error
+    if (pixels := image.width * image.height) > MAX_PIXELS:
+        raise OSError(f"the image has {pixels:,} pixels, and at most {MAX_PIXELS:,} are opened")
+    return image
 
 
 def open_image(source: Any) -> Image.Image:
     """A path, file or array as a decoded PIL image, turned upright as its EXIF says.
 
     Raises:
-        OSError: the file is missing, no image, or cut short.
+        OSError: the file is missing, no image, too large, or cut short.
         ValueError, TypeError: an array of a shape or dtype that is no image.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    image = source if isinstance(source, Image.Image) else Image.open(source)
+    image = source if isinstance(source, Image.Image) else read_header(source)
     image.load()  # here, so that a truncated file fails here
-    return ImageOps.exif_transpose(image)
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return image if upright else ImageOps.exif_transpose(image)
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
@@ -32,14 +68,18 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = _from_array(np.asarray(image, dtype=np.uint16))
     elif image.mode in ("I", "F"):  # 16-bit PNGs in older Pillow, and floats of scientific TIFFs
-        values = np.asarray(image, dtype=np.float64)
+        values = np.array(image, dtype=np.float64)
         top = 65535 if image.mode == "I" else max(1.0, float(np.nanmax(values)))
-        image = Image.fromarray((np.nan_to_num(values) / top * 255).clip(0, 255).astype(np.uint8))
+        np.nan_to_num(values, copy=False)
+        values /= top  # in place, because there may be many
+        values *= 255
+        image = Image.fromarray(values.clip(0, 255, out=values).astype(np.uint8))
     if image.has_transparency_data and channels != 4:
         if image.mode != "RGBA":
             image = image.convert("RGBA")  # older Pillow copies even what is RGBA
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(MODES[channels])
+    mode = MODES[channels]
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:

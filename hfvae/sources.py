@@ -19,7 +19,8 @@ import numpy as np
 
 from . import decoding
 from .decoding import Record
-from .errors import NEEDS_TRAIN, expand
+from .errors import NEEDS_TRAIN, expand, printable
+from .images import regular
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # The names that torchvision knows, as (class, arguments for training, arguments for testing).
@@ -35,6 +36,7 @@ TORCHVISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "flowers102": ("Flowers102", {"split": "train"}, {"split": "test"}),
 }
 LICENCES = {"sprites": "apache-2.0", "fashion-mnist": "mit", "mnist": "cc-by-sa-3.0"}
+MAX_IDX = 2**30  # bytes of the images in an IDX file
 HELD_OUT = 0.1  # of the images, where a source has no test split of its own
 
 
@@ -103,26 +105,28 @@ class Pairs(Records):
 
 
 class Files(Records):
-    """Image files in a folder, by their paths within it."""
+    """Image files in a folder, by their paths within it; and what could not be listed there."""
 
-    def __init__(self, root: Path, names: list[str]) -> None:
-        self.root, self.names = root, names
+    def __init__(self, root: Path, names: list[str], problems: dict[str, OSError]) -> None:
+        self.root, self.problems = root, problems
+        self.names = names + list(problems)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: Any) -> Any:
-        return self.names[i], self.root / self.names[i]
+        name = self.names[i]
+        return name, self.problems.get(name, self.root / name)
 
     def identity(self) -> str:
         root = os.path.abspath(self.root)
-        sha = hashlib.sha256(root.encode())
+        sha = hashlib.sha256(os.fsencode(root))
         for name in self.names:
             try:
                 found = os.stat(f"{root}/{name}")
             except OSError:  # decoding will name it
                 continue
-            sha.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
+            sha.update(os.fsencode(f"{name} {found.st_size} {found.st_mtime_ns}\n"))
         return sha.hexdigest()
 
 
@@ -171,7 +175,7 @@ def _cell(i: int, cell: dict[str, Any] | None, places: tuple[str, ...]) -> Recor
     full = path if path.startswith("hf://") else os.path.realpath(path)
     if path and ".." not in path and full.startswith(places):
         return name, full
-    return name, None  # which decoding will name
+    return name, OSError("not in the table, and its file is not in the data set")
 
 
 # Names
@@ -180,7 +184,7 @@ def _cell(i: int, cell: dict[str, Any] | None, places: tuple[str, ...]) -> Recor
 def dataset_name(dataset: str) -> str:
     """A short name for folders and cards: the last part of a path or id."""
     path = expand(dataset)
-    return path.stem if path.is_file() else path.resolve().name
+    return printable(path.stem if path.is_file() else path.resolve().name)
 
 
 def check_name(dataset: str) -> None:
@@ -211,10 +215,10 @@ def find_records(
     if path.is_dir():
         if any(path.glob("*-images-idx3-ubyte*")):
             return _idx(path, split)
-        names = _names(path)
+        names, problems = _names(path)
         if any(name.endswith(".parquet") for name in names):
             return _columns(str(path), split, image_column)
-        return _folder(path, names, split)
+        return _folder(path, names, problems, split)
     if path.is_file():
         if path.suffix != ".parquet":
             raise DataError(f"{path} is a file; give a folder of images or a parquet file")
@@ -235,18 +239,28 @@ def _idx(folder: Path, split: str) -> tuple[Records, bool]:
         raise DataError(f"{folder} has no {prefix}-images-idx3-ubyte file")
     opener = gzip.open if found[0].suffix == ".gz" else open
     try:
-        with opener(found[0], "rb") as f:
-            data = f.read()
-        magic, n, h, w = np.frombuffer(data, ">i4", count=4)
-        images = np.frombuffer(data, np.uint8, offset=16).reshape(n, h, w)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        with opener(regular(found[0]), "rb") as f:
+            if len(header := f.read(16)) < 16:
+                raise EOFError("it has no header")
+            magic, *shape = np.frombuffer(header, ">i4").tolist()
+            if magic != 0x803 or min(shape) < 1:
+                raise DataError(f"{found[0]} is no IDX file of images")
+            if (size := math.prod(shape)) > MAX_IDX:
+                raise DataError(
+                    f"{found[0]} declares {size:,} bytes of images; at most {MAX_IDX:,} are read"
+                )
+            images = np.empty(shape, np.uint8)
+            read = sum(f.readinto(image) for image in images)
+            if read < size or f.read(1):  # at the end, gzip looks at its checksum
+                raise EOFError("it holds fewer or more images than it declares")
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{found[0]} is damaged ({error})") from error
-    if magic != 0x803:
-        raise DataError(f"{found[0]} is no IDX file of images")
     return Grey(images), True
 
 
-def _folder(folder: Path, names: list[str], split: str) -> tuple[Records, bool]:
+def _folder(
+    folder: Path, names: list[str], problems: dict[str, OSError], split: str
+) -> tuple[Records, bool]:
     """Image files in any nesting; `train/` and `test/` are used if both are there."""
     parts = {"train": ["train"], "test": ["test", "val", "validation"]}
     own = {
@@ -256,20 +270,29 @@ def _folder(folder: Path, names: list[str], split: str) -> tuple[Records, bool]:
     has_split = all(own.values())
     inside = own[split] if has_split else own["train"]
     names = [name for name in names if name.startswith(inside) and _is_image(name)]
-    if not names:
+    problems = {name: error for name, error in problems.items() if name.startswith(inside)}
+    if not names and not problems:
         kinds = ", ".join(sorted(IMAGE_FILES))
         raise DataError(f"{folder / inside} holds no images ({kinds})")
-    return Files(folder, names), has_split
+    return Files(folder, names, problems), has_split
 
 
 def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_FILES
 
 
-def _names(folder: Path) -> list[str]:
-    """The files in a folder and below it, by their relative paths, in order, no hidden ones."""
-    found, seen = [], set()
-    for where, folders, files in os.walk(folder, followlinks=True):
+def _names(folder: Path) -> tuple[list[str], dict[str, OSError]]:
+    """The files in a folder and below it, by their relative paths, in order, no hidden ones; and
+    the folders below it that cannot be listed."""
+    found, seen, problems = [], set(), {}
+
+    def keep(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+        name = os.path.relpath(error.filename, folder) + os.sep
+        problems[name] = OSError(f"the folder cannot be read: {error.strerror}")
+
+    for where, folders, files in os.walk(folder, onerror=keep, followlinks=True):
         place = os.stat(where)
         if (place.st_dev, place.st_ino) in seen:  # a link that leads back, or here twice
             folders.clear()
@@ -279,7 +302,7 @@ def _names(folder: Path) -> list[str]:
         below = os.path.relpath(where, folder)
         prefix = "" if below == "." else below + os.sep
         found += [prefix + name for name in sorted(files) if not name.startswith(".")]
-    return found
+    return found, problems
 
 
 def _columns(
@@ -294,17 +317,18 @@ def _places(source: str, file: str | None = None) -> tuple[str, ...]:
     """Where a table's images may lie if not in the table itself.
 
     A cell may name any path: without this, a data set from the Hub could read the files of whoever
-    trains on it.
+    trains on it. Every place ends with a separator, so that no other one starts with its name.
     """
     from datasets import config
     from huggingface_hub import constants
 
     folder = Path(file).parent if file else expand(source)
     if folder.is_dir():
-        return (str(folder.resolve()),)
+        return (os.path.join(folder.resolve(), ""),)
     cached = Path(constants.HF_HUB_CACHE) / f"datasets--{source.replace('/', '--')}"
     extracted = Path(config.HF_DATASETS_CACHE) / "downloads"
-    return f"hf://datasets/{source}@", str(cached.resolve()), str(extracted.resolve())
+    local = (os.path.join(place.resolve(), "") for place in (cached, extracted))
+    return f"hf://datasets/{source}@", *local
 
 
 def streamed(source: str, split: str, image_column: str | None, max_samples: int | None) -> Stream:

@@ -2,9 +2,12 @@
 
 checkpoint-000500/state.safetensors holds weights, moving averages, the optimizer's moments and the
 states of the random generators; state.json the stage, the steps and seconds, the flags and the
-config. A folder is written beside its place and renamed, so it is whole or not there.
+config, what the images were, and a SHA-256 of all of that. A folder is written beside its place and
+renamed, so it is whole or not there.
 """
 
+import errno
+import hashlib
 import json
 import re
 import shutil
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from ..errors import HubError, quoted
 from ..hub.files import digest, write_folder
+from .errors import TrainingError
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
 NAME = "checkpoint-{:06d}"
@@ -39,7 +43,7 @@ class State(NamedTuple):
 def write(folder: Path, step: int, state: State, limit: int) -> None:
     """Write a checkpoint into an output folder and remove the oldest beyond the limit."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-    numbers = state.numbers | {"sha256": digest(tensors)}
+    numbers = state.numbers | {"sha256": seal(State(tensors, state.numbers))}
     files = {TENSORS: save(tensors), NUMBERS: json.dumps(numbers, indent=2).encode()}
     target = folder / NAME.format(step)
     if target.exists():
@@ -47,6 +51,51 @@ def write(folder: Path, step: int, state: State, limit: int) -> None:
     write_folder(target, files)
     for old in existing(folder)[:-limit]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def seal(state: State) -> str:
+    """SHA-256 of all that decides how a training goes on."""
+    numbers = json.dumps(state.numbers, sort_keys=True)
+    return hashlib.sha256(f"{numbers} {digest(state.tensors)}".encode()).hexdigest()
+
+
+def write_model(folder: Path, files: Mapping[str, bytes]) -> None:
+    """`write_folder`, for which all checkpoints but the newest go if the disk is full.
+
+    Raises:
+        TrainingError: it is full even so.
+        OSError: it cannot be written to.
+    """
+    try:
+        write_folder(folder, files)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = existing(folder)
+        for old in kept[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            write_folder(folder, files)
+        except OSError as again:
+            then = (
+                f"--resume_from_checkpoint latest goes on from {kept[-1]}"
+                if kept
+                else "train again"
+            )
+            raise TrainingError(
+                f"the disk is full, so nothing could be saved to {folder}: make room; then {then}"
+            ) from again
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a run that was killed was writing: into the folder, or the folder itself."""
+    folder = folder.resolve()
+    own = rf"\.({re.escape(folder.name)}|checkpoint-\d+)\.\w{{8}}"  # as `write_folder` names them
+    beside = rf"\.{re.escape(folder.name)}\.\w{{8}}"
+    for where, names in [(folder, own), (folder.parent, beside)]:
+        for left in where.glob(".*"):
+            if re.fullmatch(names, left.name):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -71,15 +120,15 @@ def read(folder: Path) -> State:
     if not (folder / NUMBERS).is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no {NUMBERS}")
     try:
-        numbers = json.loads((folder / NUMBERS).read_text("utf-8"))
-        tensors = load((folder / TENSORS).read_bytes())
-        if numbers["sha256"] != digest(tensors):
+        numbers = {**json.loads((folder / NUMBERS).read_text("utf-8"))}
+        sha256 = numbers.pop("sha256")
+        state = State(load((folder / TENSORS).read_bytes()), numbers)
+        if sha256 != seal(state):
             raise ValueError("its SHA-256 is another one")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise HubError(
-            f"the checkpoint {folder} is damaged ({quoted(error)}): use an older one"
-        ) from error
-    return State(tensors, numbers)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        why = quoted(error)
+        raise HubError(f"the checkpoint {folder} is damaged ({why}): use an older one") from error
+    return state
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..configs import PRESETS, PRIORS, Check, integer, number, one_of, optional, registered
-from ..errors import expand
+from ..errors import expand, printable
 from ..sources import dataset_name
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
@@ -23,6 +23,8 @@ TRACKERS = ("none", "trackio", "tensorboard", "wandb")
 def text(name: str, value: Any) -> str:
     if not isinstance(value, (str, Path)) or not str(value):
         raise TypeError(f"{name} takes words, not {value!r:.80}")
+    if printable(value) != str(value):
+        raise ValueError(f"{name} must be UTF-8, not {value!r:.80}")
     return str(value)
 
 

@@ -30,6 +30,7 @@ from .config import TrainConfig
 from .errors import TrainingError
 from .progress import Progress, StopOnInterrupt, no_number
 
+OTHERWISE = "give the same, or start afresh in another --output_dir"
 AGREE = 10  # steps after which processes agree on the time and on stopping
 APART = 10  # seconds at least between two looks at how training goes
 
@@ -113,6 +114,7 @@ class Run:
         resumed: State | None = None,
     ) -> None:
         self.config, self.accelerator, self.folder = config, accelerator, folder
+        self.data = images.fingerprint()
         self.images = images.resident(accelerator.device)
         self.budgets, self.batch_sizes = budgets, dict(batch_sizes)
         self.device = accelerator.device
@@ -133,11 +135,20 @@ class Run:
             self.restore(resumed)
 
     def restore(self, state: State) -> None:
-        """Put back everything but the optimizer and the average, which a stage makes itself."""
+        """Put back everything but the optimizer and the average, which a stage makes itself.
+
+        Raises:
+            TrainingError: it is of other images, or of another model.
+        """
+        if state.numbers["data"] != self.data:
+            raise TrainingError(f"the checkpoint is of a run on other images; {OTHERWISE}")
         self.model.set_prior(state.numbers["prior"])
         if self.is_past("model"):
             self.model.to(memory_format=torch.contiguous_format)
-        self.model.load_state_dict(state.part("model"))
+        try:
+            self.model.load_state_dict(state.part("model"))
+        except RuntimeError as error:
+            raise TrainingError(f"the checkpoint is of another model; {OTHERWISE}") from error
         torch.set_rng_state(state.tensors["rng.torch"])
         self.noise.set_state(state.tensors["rng.noise"])
         self.batch_sizes = state.numbers["batch_sizes"]
@@ -164,6 +175,7 @@ class Run:
             tensors |= checkpoint.named("average", average.state_dict())
         numbers = {
             "stage": stage,
+            "data": self.data,
             "prior": self.model.config.prior,
             "budgets": {name: (b.step, b.spent) for name, b in self.budgets.items()},
             "batch_sizes": self.batch_sizes,
@@ -311,7 +323,6 @@ def find_checkpoint(config: TrainConfig) -> State | None:
     ]
     if changed:
         raise TrainingError(
-            f"{folder} is of a run with other flags: {'; '.join(changed)}. Give the same, or start "
-            "afresh in another --output_dir"
+            f"{folder} is of a run with other flags: {'; '.join(changed)}; {OTHERWISE}"
         )
     return state

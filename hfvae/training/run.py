@@ -16,7 +16,7 @@ from ..base import BaseAutoencoder
 from ..data import ImageSet, load_images
 from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
-from ..hub import CARD, CONFIG, MEASURED, WEIGHTS, is_path, model_files, write_folder
+from ..hub import CARD, CONFIG, MEASURED, WEIGHTS, is_path, model_files
 from ..hub.card import render_card
 from ..hub.lock import locked
 from ..machine import best_precision, keep_freed_memory, threads_left
@@ -47,7 +47,6 @@ def train(config: TrainConfig) -> BaseAutoencoder:
         TrainingError, DataError, OSError: training cannot start or go on; nothing is lost.
     """
     started = time.perf_counter()
-    keep_freed_memory()
     # All that can be refused is refused before the images are read.
     config, base = with_base(config)
     model_config(config, base, config.resolution or (64, 64), config.channels or 3)
@@ -66,9 +65,11 @@ def train_there(
     if not (config.overwrite_output_dir or resumed):
         refuse_to_replace(config.folder)
     if accelerator.is_main_process:
+        checkpoint.remove_unfinished(config.folder)
         config = prepare(config)
 
     images, held_out = read(config, accelerator)
+    keep_freed_memory()  # from here on: every thread that decodes would keep its own
     _, channels, height, width = images.pixels.shape
     model, afresh = build(config, base, (height, width), channels)
     if afresh:
@@ -223,8 +224,8 @@ def read(config: TrainConfig, accelerator: Any) -> tuple[ImageSet, ImageSet]:
     if len(images) < 2:
         raise TrainingError(f"one image of {config.dataset} is not enough to train on")
     say(
-        f"{config.dataset}: {len(images)} images of {height}x{width}, {channels} channel{'s' * (channels > 1)}; "
-        f"{len(held_out)} held out"
+        f"{config.dataset}: {len(images)} images of {height}x{width}, {channels} "
+        f"channel{'s' * (channels > 1)}; {len(held_out)} held out"
     )
     return images, held_out
 
@@ -262,7 +263,9 @@ def fit(
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
                     (folder / stale).unlink(missing_ok=True)
-                write_folder(folder, model_files(run.model))  # before anything can go wrong
+                checkpoint.write_model(
+                    folder, model_files(run.model)
+                )  # before anything can go wrong
         run.model.eval()
         if not stop.asked or not trained_later:
             PriorStage(run, prior).learn(stop)
@@ -283,7 +286,7 @@ def leave_behind(
             model.load_state_dict(half.state_dict())  # measured as rounded as it is stored
         else:
             say("some weights are too large for --save_fp16: stored in full precision")
-    write_folder(folder, model_files(kept))
+    checkpoint.write_model(folder, model_files(kept))
     say("measuring on the held-out images ...")
     results = evaluate(model, held_out, config.seed)
     source = config.model_name_or_path
@@ -298,7 +301,7 @@ def leave_behind(
         pictures=True,
         training={"summary": summary(run), "command": config.command()},
     )
-    write_folder(
+    checkpoint.write_model(
         folder,
         model_files(kept)
         | {
@@ -334,8 +337,6 @@ def say_what_next(config: TrainConfig, folder: Path, seconds: float) -> None:
     there = shlex.quote(str(folder))
     print(f"saved to {folder} after {seconds:.0f} s; now try:")
     print(f"  python app.py --model {there}    # the demo")
-    print(
-        f"  python train.py --model_name_or_path {there} --dataset path/to/others    # fine-tune it"
-    )
+    print(f"  python train.py --model_name_or_path {there} --dataset path/to/others    # fine-tune")
     if not config.push_to_hub:
         print(f"  python -m hfvae.hub {there} you/name    # publish it")
