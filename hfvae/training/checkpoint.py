@@ -88,14 +88,12 @@ def write_model(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a run that was killed was writing: into the folder, or the folder itself."""
-    folder = folder.resolve()
-    own = rf"\.({re.escape(folder.name)}|checkpoint-\d+)\.\w{{8}}"  # as `write_folder` names them
-    beside = rf"\.{re.escape(folder.name)}\.\w{{8}}"
-    for where, names in [(folder, own), (folder.parent, beside)]:
-        for left in where.glob(".*"):
-            if re.fullmatch(names, left.name):
-                shutil.rmtree(left, ignore_errors=True)
+    """Remove the checkpoints that a run which was killed was writing.
+
+    What it left of the model goes when the next one is saved there.
+    """
+    for left in folder.glob(".checkpoint-*.saving*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def remove_checkpoints(folder: Path) -> None:
