@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import xet
-from conftest import DEMO_MODELS, with_pictures
+from conftest import DEMO_MODELS, Memory, with_pictures
 from PIL import Image
 
 import hfvae
@@ -247,22 +247,6 @@ def good_files():
     large = Image.new("RGBA", (4000, 4000), (0, 255, 0, 255))
     yield "large.png", encoded(large), (0, 255, 0)
     yield "huge.jpg", encoded(Image.new("RGB", (9000, 7000), (0, 0, 254)), "JPEG"), (0, 0, 254)
-
-
-class Memory:
-    """Peak growth of this process, which is the server's too."""
-
-    def __init__(self):
-        with open("/proc/self/clear_refs", "w") as f:
-            f.write("5")
-        self.start = self.read("VmRSS")
-
-    def read(self, name):
-        with open("/proc/self/status") as f:
-            return next(int(line.split()[1]) for line in f if line.startswith(name)) / 1024
-
-    def growth(self):
-        return self.read("VmHWM") - self.start
 
 
 @pytest.mark.parametrize(
