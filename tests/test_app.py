@@ -327,6 +327,62 @@ def test_bodies_over_the_limit_are_refused(client):
     assert client.predict(count=1, api_name="/generate")
 
 
+def post(client, body, name="generate", **kwargs):
+    """The answer to a raw call, with how long it and an onlooker had to wait, in seconds."""
+    import httpx
+
+    waits = []
+
+    def onlooker():
+        with httpx.Client() as mine:
+            while len(waits) < 2 or not done.is_set():
+                start = time.perf_counter()
+                assert mine.get(f"{client.src}gradio_api/startup-events").status_code == 200
+                waits.append(time.perf_counter() - start)
+
+    done, url = threading.Event(), f"{client.src}gradio_api/call/{name}"
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(onlooker)
+        try:
+            answer = httpx.post(url, content=body, timeout=60, **kwargs)
+        finally:
+            done.set()
+        watching.result()
+    return answer, max(waits)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b"[" + b"[]," * 6_500_000 + b"[]]", "more than 256 lists and objects"),
+        (b"[" + b"0," * 9_900_000 + b"0]", "more than 20,000 commas"),
+        (b'{"a":' * 1000 + b"0" + b"}" * 1000, "more than 256 lists and objects"),
+        (b"[" + b"[]," * 300_000 + b"[]]", "more than 256 lists and objects"),
+    ],
+    ids=["lists", "numbers", "deep", "small"],
+)
+@pytest.mark.parametrize("announced", [True, False])
+def test_json_that_is_costly_to_parse_is_not_parsed(client, value, words, announced):
+    body = b'{"data": [null, 2, 7, ' + value + b"]}"
+    memory = Memory()
+    parts = (body[i : i + 2**16] for i in range(0, len(body), 2**16))
+    answer, waited = post(client, body if announced else parts)
+    assert answer.status_code == 413
+    assert words in answer.json()["detail"]
+    assert waited < 1
+    assert memory.growth() < 150
+
+
+def test_what_visitors_send_does_not_stay(client):
+    picture = {"url": "data:image/png;base64," + "A" * 9_000_000}
+    memory = None
+    for i in range(12):
+        event, text = call(client, "reconstruct", None, picture, session=f"visitor{i}")
+        assert event == "error", text
+        memory = memory or (i > 2 and Memory()) or None
+    assert memory.read("VmRSS") - memory.start < 50
+
+
 def test_the_queue_cannot_be_passed_by(client):
     import httpx
 
