@@ -29,6 +29,7 @@ from hfvae.demo.actions import make_actions
 from hfvae.demo.entry import describe
 from hfvae.demo.inputs import MAX_BODY, open_safely
 from hfvae.demo.menu import Models
+from hfvae.demo.work import check_work, work_of
 from hfvae.latents import Latents, Posterior
 from hfvae.priors import Prior
 
@@ -446,6 +447,86 @@ def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):
         refused(name, "no such model here")
     monkeypatch.setattr("hfvae.demo.menu.MAX_DIMS", 10)
     refused("me/large", "images of me/large are too large for this demo")
+
+
+# What a model asks of the machine
+
+
+def save_cheaply(config, folder):
+    """A model of that config whose weights are all zero: its file is large, and compresses."""
+    with torch.device("meta"):
+        model = hfvae.models.FAMILIES[config.model_type](config)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    model.to(torch.float16).save_pretrained(folder)
+
+
+COSTLY = {
+    "codes": ({"image_size": 64, "widths": (8,), "blocks": 0, "codebook_size": 65536,
+               "embedding_dim": 128}, "billion multiplications an image"),
+    "layers": ({"image_size": 64, "widths": (8,), "blocks": 0, "codebook_size": 16,
+                "embedding_dim": 4, "prior": "autoregressive", "prior_width": 8,
+                "prior_layers": 64}, "billion multiplications an image"),
+    "blocks": ({"image_size": 512, "widths": (16, 32, 64, 128), "blocks": 32,
+                "codebook_size": 16}, "billion multiplications an image"),
+    "wide": ({"image_size": 512, "widths": (256, 8, 8, 8, 8), "blocks": 0, "codebook_size": 16},
+             "million numbers an image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_models_that_ask_for_too_much_are_refused_before_they_are_fetched(
+    client, hub, tmp_path, kind
+):
+    settings, words = COSTLY[kind]
+    save_cheaply(hfvae.VQVAEConfig(**settings), tmp_path)
+    hub.add(f"models/me/{kind}", {p.name: p.read_bytes() for p in tmp_path.iterdir()})
+    hub.requests.clear()
+    memory, start = Memory(), time.perf_counter()
+    with pytest.raises(Exception, match=f"me/{kind} (takes|has layers of) .* {words}; this demo"):
+        client.predict(f"me/{kind}", 64, 1, 1.0, api_name="/generate")
+    assert time.perf_counter() - start < 5
+    assert memory.growth() < 100
+    fetched = [r.path for r in hub.requests if "/resolve/" in r.path]
+    assert any("config.json" in path for path in fetched)
+    assert not any("model.safetensors" in path for path in fetched)
+
+
+@pytest.mark.parametrize("size", [8, 64, 256, 512])
+def test_models_that_train_py_makes_are_welcome(size):
+    for preset in hfvae.configs.PRESETS.values():
+        config = preset(image_size=size)
+        config = preset(image_size=size, prior=config.trained_prior)
+        with torch.device("meta"):
+            check_work(hfvae.models.FAMILIES[config.model_type](config), "me/welcome")
+
+
+def test_work_is_what_is_computed():
+    config = hfvae.AutoencoderConfig(image_size=8, channels=1, widths=(2,), latent_dim=3)
+    with torch.device("meta"):
+        work = work_of(hfvae.Autoencoder(config))
+    # A convolution 4x4 to 2 channels at 4x4 places, a layer from 32 to 3; and back.
+    assert work == (2 * (16 * 16 * 2 + 32 * 3), 64)
+
+
+@pytest.mark.slow
+def test_the_dearest_model_that_is_welcome_answers_in_a_minute(client, hub, tmp_path):
+    config = hfvae.VQVAEConfig(
+        image_size=256, widths=(32, 64, 128), blocks=2, codebook_size=16384, embedding_dim=64,
+    )  # fmt: skip
+    save_cheaply(config, tmp_path)
+    hub.add("models/me/dear", {p.name: p.read_bytes() for p in tmp_path.iterdir()})
+    picture = uploaded(client, encoded(Image.new("RGB", (256, 256))))
+    memory, start = Memory(), time.perf_counter()
+    event, text = call(client, "interpolate", "me/dear", picture, picture, 64, "lerp")
+    assert event == "complete", text
+    assert time.perf_counter() - start < 60
+    assert memory.growth() < 1500
+
+
+# Models of visitors and of the operator
 
 
 def test_few_models_of_visitors_stay_loaded_and_the_own_ones_always(hub, model, demo_models):

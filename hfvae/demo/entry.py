@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -41,14 +41,27 @@ class Entry:
         source: its folder or its repository.
         device: where it goes.
         pictures: which of those beside it are shown, where they are there and sound.
+        check: raises for a model that is not wanted, before its weights are fetched.
     """
 
-    def __init__(self, name: str, source: Any, device: str, pictures: tuple[str, ...] = PICTURES):
+    def __init__(
+        self,
+        name: str,
+        source: Any,
+        device: str,
+        pictures: tuple[str, ...] = PICTURES,
+        check: Callable[[BaseAutoencoder], None] | None = None,
+    ):
         self.name = name
+
+        def suits(model: BaseAutoencoder) -> None:
+            if model.config.channels not in (1, 3, 4):
+                raise HubError(f"{name}: no picture has {model.config.channels} channels")
+            if check is not None:
+                check(model)
+
         # float32 whatever was stored: half precision is slow on a CPU.
-        self.model: BaseAutoencoder = load(source, FAMILIES, device=device)
-        if self.model.config.channels not in (1, 3, 4):
-            raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
+        self.model: BaseAutoencoder = load(source, FAMILIES, device=device, check=suits)
         card = _text(source, CARD)
         if folder := getattr(source, "path", None):  # visitors see no path of this machine
             card = card.replace(str(folder.resolve()), name)

@@ -6,12 +6,15 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
+from ..base import BaseAutoencoder
 from ..errors import HubError, expand
 from ..hub import CARD, CONFIG, WEIGHTS, is_path, source_of
 from ..hub.remote import Repository
 from .entry import EVALUATION, PICTURES, Entry
 from .inputs import words
+from .work import check_work
 
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 MAX_DOWNLOAD = 200_000_000  # bytes of a visitor's model
@@ -82,10 +85,8 @@ class Models:
                         f"{MAX_DOWNLOAD / 1e6:.0f} MB, with a card of up to {MAX_TEXT:,} bytes"
                     )
                 few = repository.size(*(f"{n}.png" for n in PICTURES)) <= MAX_PICTURES
-                entry = Entry(name, repository, self.device, PICTURES if few else ())
-            cells = math.prod(entry.model.latent_shape[1:])
-            if entry.model.config.dims > MAX_DIMS or cells > MAX_CELLS:
-                raise HubError(f"the images of {name} are too large for this demo")
+                pictures = PICTURES if few else ()
+                entry = Entry(name, repository, self.device, pictures, partial(_check, name))
         except (HubError, FileNotFoundError) as error:
             raise words(f"{error}.") from error
         with self.lock:
@@ -93,3 +94,11 @@ class Models:
             while len(self.visiting) > KEPT:
                 self.visiting.popitem(last=False)
         return entry
+
+
+def _check(name: str, model: BaseAutoencoder) -> None:
+    """Raise HubError for what would take a visitor's model hours."""
+    cells = math.prod(model.latent_shape[1:])
+    if model.config.dims > MAX_DIMS or cells > MAX_CELLS:
+        raise HubError(f"the images of {name} are too large for this demo")
+    check_work(model, name)

@@ -1,6 +1,6 @@
 """Where the files of a model come from: a folder here, or one commit of a repository."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
+    check: Callable[[Any], None] | None = None,
 ) -> Any:
     """The model in a folder or a repository, in eval mode; see `hfvae.from_pretrained`.
 
@@ -71,6 +72,7 @@ def load(
         families: the classes of models by their model_type.
         family: the one that is wanted; another is refused before its weights are fetched.
         device, dtype, encoder, decoder: see `hfvae.from_pretrained`.
+        check: raises for a model, on the meta device yet, whose weights are not to be fetched.
     """
     path = source.get(CONFIG)
     with source.reading():
@@ -82,6 +84,8 @@ def load(
             f"{family.__name__}; hfvae.from_pretrained(...) picks the class"
         )
     model = build(found, config, custom, encoder, decoder, source.name)
+    if check is not None:
+        check(model)
     try:
         weights = source.get(WEIGHTS)
     except FileNotFoundError as error:
