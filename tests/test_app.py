@@ -26,7 +26,7 @@ import hfvae
 from hfvae.base import BaseAutoencoder
 from hfvae.configs import PRIORS, PriorEntry
 from hfvae.demo.actions import make_actions
-from hfvae.demo.entry import describe
+from hfvae.demo.entry import Entry, describe
 from hfvae.demo.inputs import MAX_BODY, open_safely
 from hfvae.demo.menu import Models
 from hfvae.demo.work import check_work, work_of
@@ -903,3 +903,130 @@ def test_twenty_visitors_at_once_get_each_their_own(calls, client, demo_url, dem
     with ThreadPoolExecutor(20) as pool:
         assert sorted(pool.map(visit, range(20))) == list(range(20))
     assert before.read("VmRSS") - before.start < 300
+
+
+class Visitors:
+    """Calls from any address, as a proxy on this machine tells of them."""
+
+    def __init__(self, client):
+        self.url = f"{client.src}gradio_api/call/generate"
+
+    def post(self, address, *data):
+        import httpx
+
+        return httpx.post(
+            self.url, json={"data": list(data)}, headers={"x-forwarded-for": address}, timeout=20
+        )
+
+    def answer(self, address, *data):
+        """The text of an answer, and the seconds that it took."""
+        import httpx
+
+        start = time.perf_counter()
+        event = self.post(address, *data).json()["event_id"]
+        text = httpx.get(f"{self.url}/{event}", timeout=20).text
+        return text, time.perf_counter() - start
+
+    def until(self, waiting):
+        """Return when so many calls wait."""
+        import httpx
+
+        deadline = time.monotonic() + 20
+        status = self.url.replace("call/generate", "queue/status")
+        while httpx.get(status).json()["queue_size"] != waiting:
+            assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def visitors(client):
+    """They leave an empty queue."""
+    found = Visitors(client)
+    yield found
+    found.until(0)
+
+
+@pytest.fixture
+def held(visitors, monkeypatch):
+    """Draws of the seed 666 take until the test ends."""
+    draws, go = Entry.draws, threading.Event()
+
+    def slow(self, count, seed, temperature=1.0):
+        if seed == 666:
+            assert go.wait(60)
+        return draws(self, count, seed, temperature)
+
+    monkeypatch.setattr(Entry, "draws", slow)
+    yield
+    go.set()
+
+
+def test_a_visitor_with_two_hundred_calls_keeps_nobody_waiting(visitors, held):
+    with ThreadPoolExecutor(20) as pool:
+        posted = list(pool.map(lambda _: visitors.post("10.0.0.1", None, 1, 666, 1), range(200)))
+    refused = [answer.json()["detail"] for answer in posted if answer.status_code == 503]
+    assert set(refused) == {"The queue is full for you: 24 of your calls wait."}
+    assert len(posted) - len(refused) == 25  # one of them runs
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda i: visitors.answer(f"10.0.1.{i}", None, 1, i, 1), range(8))
+        for text, seconds in answers:
+            assert "event: complete" in text
+            assert seconds < 5
+
+
+def test_who_was_served_longest_ago_is_next(visitors, monkeypatch):
+    draws, go, order = Entry.draws, threading.Event(), []
+
+    def noted(self, count, seed, temperature=1.0):
+        assert seed or go.wait(20)
+        order.append(seed)
+        return draws(self, count, seed, temperature)
+
+    monkeypatch.setattr(Entry, "draws", noted)
+    for address in ("10.0.2.1", "10.0.2.2"):
+        visitors.post(address, None, 1, 0, 1)  # both places are taken
+    for seed in range(1, 11):
+        visitors.post("10.0.2.3", None, 1, seed, 1)
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(visitors.answer, "10.0.2.4", None, 1, 100, 1)
+        visitors.until(11)
+        go.set()
+        assert "event: complete" in last.result()[0]
+    assert order.index(100) < 4
+
+
+def test_models_that_take_long_to_arrive_keep_nobody_waiting(visitors, hub, model, monkeypatch):
+    load, go = hfvae.demo.entry.load, threading.Event()
+
+    def slow(*args, **kwargs):
+        assert go.wait(60)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("hfvae.demo.entry.load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        for i in range(3):
+            model.push_to_hub(f"me/slow{i}")
+        late = [
+            pool.submit(visitors.answer, f"10.0.3.{i}", f"me/slow{i}", 1, 1, 1) for i in range(3)
+        ]
+        try:
+            for i in range(4):
+                text, seconds = visitors.answer(f"10.0.3.{i}", None, 1, i, 1)
+                assert "event: complete" in text
+                assert seconds < 5
+        finally:
+            go.set()
+        assert all("event: complete" in answer.result()[0] for answer in late)
+
+
+def test_a_link_fetches_no_model_unasked(hub, model, demo_models, capsys):
+    model.push_to_hub("me/linked")
+    menu = Models([str(demo_models / "colour")], allow_hub=True)
+    act, link = make_actions(menu), SimpleNamespace(query_params={"model": "me/linked", "count": 3})
+    hub.requests.clear()
+    offered, *_, images, _ = act.open_link(link)
+    assert not hub.requests
+    assert len(images) == 3  # of the first model
+    assert [name for name, _ in offered.choices] == ["colour", "me/linked"]
+    assert "This link asks for me/linked from the Hub" in capsys.readouterr().out
+    menu["me/linked"]
+    assert act.open_link(link)[0] == "me/linked"  # somebody asked for it already

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..base import BaseAutoencoder
 from ..images import open_image
+from .fair import WAITING, FairQueue
 
 MAX_BODY = 20_000_000  # bytes of a request
 MAX_BRACKETS = 256  # in a request as JSON: its lists and objects, and so how deep they are
@@ -103,6 +104,16 @@ class Page(gr.Blocks):
     Of what visitors send and get, their sessions keep nothing: Gradio would, for links to it that
     this page does not have.
     """
+
+    def take_turns(self, fetches: Callable[[list[Any]], bool]) -> "Page":
+        """Give it a `FairQueue`."""
+        # Without api_open=False a second way in skips the queue and its limits.
+        self.queue(api_open=False)
+        self._queue = FairQueue(
+            fetches, live_updates=True, concurrency_count=self.max_threads, update_intervals=1,
+            max_size=WAITING, blocks=self,
+        )  # fmt: skip
+        return self
 
     async def preprocess_data(
         self, block_fn: Any, inputs: Any, state: Any, explicit_call: bool = False

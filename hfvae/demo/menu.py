@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ..base import BaseAutoencoder
 from ..errors import HubError, expand
@@ -42,6 +43,15 @@ class Models:
         self.lock = threading.Lock()
         self.loading: dict[str, threading.Lock] = {}
 
+    def fetches(self, name: Any) -> bool:
+        """Whether asking for that model would fetch it from the Hub for a visitor."""
+        operators = name is None or name in (*self.sources, *self.sources.values())
+        return not operators and self.may_visit(name) and name not in self.visiting
+
+    def may_visit(self, name: Any) -> bool:
+        """Whether a name is a Hub id, where visitors may type one."""
+        return self.allow_hub and isinstance(name, str) and bool(HUB_ID.fullmatch(name))
+
     def __getitem__(self, name: str | None) -> Entry:
         """The entry of a name on the menu (None: the first), or of a Hub id.
 
@@ -51,8 +61,7 @@ class Models:
         name = self.names[0] if name is None else name
         # The operator's own programs may say what the command line said.
         name = next((known for known, source in self.sources.items() if source == name), name)
-        may_visit = self.allow_hub and isinstance(name, str) and HUB_ID.fullmatch(name)
-        if name not in self.sources and not may_visit:
+        if name not in self.sources and not self.may_visit(name):
             more = ", or a Hub id like owner/name" if self.allow_hub else ""
             raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
         with self.lock:
