@@ -1,6 +1,7 @@
 """The demo as its visitors' programs see it: a real server, a real client."""
 
 import base64
+import contextlib
 import gc
 import io
 import json
@@ -8,12 +9,14 @@ import math
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -1030,3 +1033,49 @@ def test_a_link_fetches_no_model_unasked(hub, model, demo_models, capsys):
     assert "This link asks for me/linked from the Hub" in capsys.readouterr().out
     menu["me/linked"]
     assert act.open_link(link)[0] == "me/linked"  # somebody asked for it already
+
+
+def test_a_model_that_is_refused_late_leaves_memory_at_once(client, hub, tmp_path):
+    model = hfvae.Autoencoder(hfvae.AutoencoderConfig(image_size=8, widths=(8,), hidden=4096))
+    model.save_pretrained(tmp_path)
+    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    files["model.safetensors"] = files["model.safetensors"][:-1] + b"!"
+    hub.add("models/me/damaged", files)
+    shapes = {tuple(t.shape) for t in model.parameters() if t.numel() > 100_000}
+    del model
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Exception, match="SHA-256"):
+            client.predict("me/damaged", 1, 1, 1.0, api_name="/generate")
+        left = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
+        assert not [t for t in left if not t.is_meta and tuple(t.shape) in shapes]
+    finally:
+        gc.enable()
+
+
+def test_a_connection_that_only_posts_keeps_nobody_waiting(visitors):
+    where = urlsplit(visitors.url)
+    body = b'{"data": [null, 1, 1, 1]}'
+    request = (
+        f"POST {where.path} HTTP/1.1\r\nhost: {where.netloc}\r\nx-forwarded-for: 10.0.4.1\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    done = threading.Event()
+
+    def flood():
+        with socket.create_connection((where.hostname, where.port), timeout=0.5) as connection:
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):  # the server reads no more for now
+                    connection.sendall(request)
+
+    with ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(flood)
+        try:
+            for i in range(4):
+                text, seconds = visitors.answer(f"10.0.5.{i}", None, 1, i, 1)
+                assert "event: complete" in text
+                assert seconds < 3
+        finally:
+            done.set()
+        flooding.result()

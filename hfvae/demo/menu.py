@@ -84,6 +84,7 @@ class Models:
             if name in self.visiting:
                 self.visiting.move_to_end(name)
                 return self.visiting[name]
+        refused = ""
         try:
             with tempfile.TemporaryDirectory() as folder:  # nobody fills this disk by typing
                 repository = Repository(name, token=False, cache_dir=folder)
@@ -97,7 +98,9 @@ class Models:
                 pictures = PICTURES if few else ()
                 entry = Entry(name, repository, self.device, pictures, partial(_check, name))
         except (HubError, FileNotFoundError) as error:
-            raise words(f"{error}.") from error
+            refused = f"{error}."
+        if refused:  # without the error, which holds on to what was loaded until it was found out
+            raise words(refused)
         with self.lock:
             self.visiting[name] = entry
             while len(self.visiting) > KEPT:
