@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nn
 
+DISTANCES = 2**24  # between vectors and codes, held at once
+
 
 def per_image(x: Tensor) -> Tensor:
     """(B, ...) -> (B,): the sum over everything but the batch."""
@@ -195,9 +197,12 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codebook vector: (..., D), (K, D) -> int64 (...).
 
     van den Oord et al. 2017 (arXiv:1711.00937), eq. 1. ‖z − e‖² = ‖z‖² − 2 z·e + ‖e‖², and ‖z‖² is
-    the same for all codes.
+    the same for all codes. The distances of a few vectors are held at a time: those of all may be
+    more than any memory has.
     """
-    return (codebook.square().sum(1) - 2 * z @ codebook.T).argmin(-1)
+    norms, flat = codebook.square().sum(1), z.reshape(-1, z.shape[-1])
+    some = flat.split(max(1, DISTANCES // len(codebook)))
+    return torch.cat([(norms - 2 * v @ codebook.T).argmin(-1) for v in some]).view(z.shape[:-1])
 
 
 def straight_through(z: Tensor, z_q: Tensor) -> Tensor:

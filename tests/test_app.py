@@ -1,6 +1,7 @@
 """The demo as its visitors' programs see it: a real server, a real client."""
 
 import base64
+import contextlib
 import gc
 import io
 import json
@@ -8,27 +9,30 @@ import math
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 import xet
-from conftest import DEMO_MODELS, with_pictures
+from conftest import DEMO_MODELS, Memory, with_pictures
 from PIL import Image
 
 import hfvae
 from hfvae.base import BaseAutoencoder
 from hfvae.configs import PRIORS, PriorEntry
 from hfvae.demo.actions import make_actions
-from hfvae.demo.entry import describe
+from hfvae.demo.entry import Entry, describe
 from hfvae.demo.inputs import MAX_BODY, open_safely
 from hfvae.demo.menu import Models
+from hfvae.demo.work import check_work, work_of
 from hfvae.latents import Latents, Posterior
 from hfvae.priors import Prior
 
@@ -249,22 +253,6 @@ def good_files():
     yield "huge.jpg", encoded(Image.new("RGB", (9000, 7000), (0, 0, 254)), "JPEG"), (0, 0, 254)
 
 
-class Memory:
-    """Peak growth of this process, which is the server's too."""
-
-    def __init__(self):
-        with open("/proc/self/clear_refs", "w") as f:
-            f.write("5")
-        self.start = self.read("VmRSS")
-
-    def read(self, name):
-        with open("/proc/self/status") as f:
-            return next(int(line.split()[1]) for line in f if line.startswith(name)) / 1024
-
-    def growth(self):
-        return self.read("VmHWM") - self.start
-
-
 @pytest.mark.parametrize(
     ("name", "data"), list(bad_files()), ids=lambda v: v if isinstance(v, str) else ""
 )
@@ -343,6 +331,62 @@ def test_bodies_over_the_limit_are_refused(client):
     assert client.predict(count=1, api_name="/generate")
 
 
+def post(client, body, name="generate", **kwargs):
+    """The answer to a raw call, with how long it and an onlooker had to wait, in seconds."""
+    import httpx
+
+    waits = []
+
+    def onlooker():
+        with httpx.Client() as mine:
+            while len(waits) < 2 or not done.is_set():
+                start = time.perf_counter()
+                assert mine.get(f"{client.src}gradio_api/startup-events").status_code == 200
+                waits.append(time.perf_counter() - start)
+
+    done, url = threading.Event(), f"{client.src}gradio_api/call/{name}"
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(onlooker)
+        try:
+            answer = httpx.post(url, content=body, timeout=60, **kwargs)
+        finally:
+            done.set()
+        watching.result()
+    return answer, max(waits)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b"[" + b"[]," * 6_500_000 + b"[]]", "more than 256 lists and objects"),
+        (b"[" + b"0," * 9_900_000 + b"0]", "more than 20,000 commas"),
+        (b'{"a":' * 1000 + b"0" + b"}" * 1000, "more than 256 lists and objects"),
+        (b"[" + b"[]," * 300_000 + b"[]]", "more than 256 lists and objects"),
+    ],
+    ids=["lists", "numbers", "deep", "small"],
+)
+@pytest.mark.parametrize("announced", [True, False])
+def test_json_that_is_costly_to_parse_is_not_parsed(client, value, words, announced):
+    body = b'{"data": [null, 2, 7, ' + value + b"]}"
+    memory = Memory()
+    parts = (body[i : i + 2**16] for i in range(0, len(body), 2**16))
+    answer, waited = post(client, body if announced else parts)
+    assert answer.status_code == 413
+    assert words in answer.json()["detail"]
+    assert waited < 1
+    assert memory.growth() < 150
+
+
+def test_what_visitors_send_does_not_stay(client):
+    picture = {"url": "data:image/png;base64," + "A" * 9_000_000}
+    memory = None
+    for i in range(12):
+        event, text = call(client, "reconstruct", None, picture, session=f"visitor{i}")
+        assert event == "error", text
+        memory = memory or (i > 2 and Memory()) or None
+    assert memory.read("VmRSS") - memory.start < 50
+
+
 def test_the_queue_cannot_be_passed_by(client):
     import httpx
 
@@ -406,6 +450,86 @@ def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):
         refused(name, "no such model here")
     monkeypatch.setattr("hfvae.demo.menu.MAX_DIMS", 10)
     refused("me/large", "images of me/large are too large for this demo")
+
+
+# What a model asks of the machine
+
+
+def save_cheaply(config, folder):
+    """A model of that config whose weights are all zero: its file is large, and compresses."""
+    with torch.device("meta"):
+        model = hfvae.models.FAMILIES[config.model_type](config)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    model.to(torch.float16).save_pretrained(folder)
+
+
+COSTLY = {
+    "codes": ({"image_size": 64, "widths": (8,), "blocks": 0, "codebook_size": 65536,
+               "embedding_dim": 128}, "billion multiplications an image"),
+    "layers": ({"image_size": 64, "widths": (8,), "blocks": 0, "codebook_size": 16,
+                "embedding_dim": 4, "prior": "autoregressive", "prior_width": 8,
+                "prior_layers": 64}, "billion multiplications an image"),
+    "blocks": ({"image_size": 512, "widths": (16, 32, 64, 128), "blocks": 32,
+                "codebook_size": 16}, "billion multiplications an image"),
+    "wide": ({"image_size": 512, "widths": (256, 8, 8, 8, 8), "blocks": 0, "codebook_size": 16},
+             "million numbers an image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_models_that_ask_for_too_much_are_refused_before_they_are_fetched(
+    client, hub, tmp_path, kind
+):
+    settings, words = COSTLY[kind]
+    save_cheaply(hfvae.VQVAEConfig(**settings), tmp_path)
+    hub.add(f"models/me/{kind}", {p.name: p.read_bytes() for p in tmp_path.iterdir()})
+    hub.requests.clear()
+    memory, start = Memory(), time.perf_counter()
+    with pytest.raises(Exception, match=f"me/{kind} (takes|has layers of) .* {words}; this demo"):
+        client.predict(f"me/{kind}", 64, 1, 1.0, api_name="/generate")
+    assert time.perf_counter() - start < 5
+    assert memory.growth() < 100
+    fetched = [r.path for r in hub.requests if "/resolve/" in r.path]
+    assert any("config.json" in path for path in fetched)
+    assert not any("model.safetensors" in path for path in fetched)
+
+
+@pytest.mark.parametrize("size", [8, 64, 256, 512])
+def test_models_that_train_py_makes_are_welcome(size):
+    for preset in hfvae.configs.PRESETS.values():
+        config = preset(image_size=size)
+        config = preset(image_size=size, prior=config.trained_prior)
+        with torch.device("meta"):
+            check_work(hfvae.models.FAMILIES[config.model_type](config), "me/welcome")
+
+
+def test_work_is_what_is_computed():
+    config = hfvae.AutoencoderConfig(image_size=8, channels=1, widths=(2,), latent_dim=3)
+    with torch.device("meta"):
+        work = work_of(hfvae.Autoencoder(config))
+    # A convolution 4x4 to 2 channels at 4x4 places, a layer from 32 to 3; and back.
+    assert work == (2 * (16 * 16 * 2 + 32 * 3), 64)
+
+
+@pytest.mark.slow
+def test_the_dearest_model_that_is_welcome_answers_in_a_minute(client, hub, tmp_path):
+    config = hfvae.VQVAEConfig(
+        image_size=256, widths=(32, 64, 128), blocks=2, codebook_size=16384, embedding_dim=64,
+    )  # fmt: skip
+    save_cheaply(config, tmp_path)
+    hub.add("models/me/dear", {p.name: p.read_bytes() for p in tmp_path.iterdir()})
+    picture = uploaded(client, encoded(Image.new("RGB", (256, 256))))
+    memory, start = Memory(), time.perf_counter()
+    event, text = call(client, "interpolate", "me/dear", picture, picture, 64, "lerp")
+    assert event == "complete", text
+    assert time.perf_counter() - start < 60
+    assert memory.growth() < 1500
+
+
+# Models of visitors and of the operator
 
 
 def test_few_models_of_visitors_stay_loaded_and_the_own_ones_always(hub, model, demo_models):
@@ -782,3 +906,176 @@ def test_twenty_visitors_at_once_get_each_their_own(calls, client, demo_url, dem
     with ThreadPoolExecutor(20) as pool:
         assert sorted(pool.map(visit, range(20))) == list(range(20))
     assert before.read("VmRSS") - before.start < 300
+
+
+class Visitors:
+    """Calls from any address, as a proxy on this machine tells of them."""
+
+    def __init__(self, client):
+        self.url = f"{client.src}gradio_api/call/generate"
+
+    def post(self, address, *data):
+        import httpx
+
+        return httpx.post(
+            self.url, json={"data": list(data)}, headers={"x-forwarded-for": address}, timeout=20
+        )
+
+    def answer(self, address, *data):
+        """The text of an answer, and the seconds that it took."""
+        import httpx
+
+        start = time.perf_counter()
+        event = self.post(address, *data).json()["event_id"]
+        text = httpx.get(f"{self.url}/{event}", timeout=20).text
+        return text, time.perf_counter() - start
+
+    def until(self, waiting):
+        """Return when so many calls wait."""
+        import httpx
+
+        deadline = time.monotonic() + 20
+        status = self.url.replace("call/generate", "queue/status")
+        while httpx.get(status).json()["queue_size"] != waiting:
+            assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def visitors(client):
+    """They leave an empty queue."""
+    found = Visitors(client)
+    yield found
+    found.until(0)
+
+
+@pytest.fixture
+def held(visitors, monkeypatch):
+    """Draws of the seed 666 take until the test ends."""
+    draws, go = Entry.draws, threading.Event()
+
+    def slow(self, count, seed, temperature=1.0):
+        if seed == 666:
+            assert go.wait(60)
+        return draws(self, count, seed, temperature)
+
+    monkeypatch.setattr(Entry, "draws", slow)
+    yield
+    go.set()
+
+
+def test_a_visitor_with_two_hundred_calls_keeps_nobody_waiting(visitors, held):
+    with ThreadPoolExecutor(20) as pool:
+        posted = list(pool.map(lambda _: visitors.post("10.0.0.1", None, 1, 666, 1), range(200)))
+    refused = [answer.json()["detail"] for answer in posted if answer.status_code == 503]
+    assert set(refused) == {"The queue is full for you: 24 of your calls wait."}
+    assert len(posted) - len(refused) == 25  # one of them runs
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda i: visitors.answer(f"10.0.1.{i}", None, 1, i, 1), range(8))
+        for text, seconds in answers:
+            assert "event: complete" in text
+            assert seconds < 5
+
+
+def test_who_was_served_longest_ago_is_next(visitors, monkeypatch):
+    draws, go, order = Entry.draws, threading.Event(), []
+
+    def noted(self, count, seed, temperature=1.0):
+        assert seed or go.wait(20)
+        order.append(seed)
+        return draws(self, count, seed, temperature)
+
+    monkeypatch.setattr(Entry, "draws", noted)
+    for address in ("10.0.2.1", "10.0.2.2"):
+        visitors.post(address, None, 1, 0, 1)  # both places are taken
+    for seed in range(1, 11):
+        visitors.post("10.0.2.3", None, 1, seed, 1)
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(visitors.answer, "10.0.2.4", None, 1, 100, 1)
+        visitors.until(11)
+        go.set()
+        assert "event: complete" in last.result()[0]
+    assert order.index(100) < 4
+
+
+def test_models_that_take_long_to_arrive_keep_nobody_waiting(visitors, hub, model, monkeypatch):
+    load, go = hfvae.demo.entry.load, threading.Event()
+
+    def slow(*args, **kwargs):
+        assert go.wait(60)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("hfvae.demo.entry.load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        for i in range(3):
+            model.push_to_hub(f"me/slow{i}")
+        late = [
+            pool.submit(visitors.answer, f"10.0.3.{i}", f"me/slow{i}", 1, 1, 1) for i in range(3)
+        ]
+        try:
+            for i in range(4):
+                text, seconds = visitors.answer(f"10.0.3.{i}", None, 1, i, 1)
+                assert "event: complete" in text
+                assert seconds < 5
+        finally:
+            go.set()
+        assert all("event: complete" in answer.result()[0] for answer in late)
+
+
+def test_a_link_fetches_no_model_unasked(hub, model, demo_models, capsys):
+    model.push_to_hub("me/linked")
+    menu = Models([str(demo_models / "colour")], allow_hub=True)
+    act, link = make_actions(menu), SimpleNamespace(query_params={"model": "me/linked", "count": 3})
+    hub.requests.clear()
+    offered, *_, images, _ = act.open_link(link)
+    assert not hub.requests
+    assert len(images) == 3  # of the first model
+    assert [name for name, _ in offered.choices] == ["colour", "me/linked"]
+    assert "This link asks for me/linked from the Hub" in capsys.readouterr().out
+    menu["me/linked"]
+    assert act.open_link(link)[0] == "me/linked"  # somebody asked for it already
+
+
+def test_a_model_that_is_refused_late_leaves_memory_at_once(client, hub, tmp_path):
+    model = hfvae.Autoencoder(hfvae.AutoencoderConfig(image_size=8, widths=(8,), hidden=4096))
+    model.save_pretrained(tmp_path)
+    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    files["model.safetensors"] = files["model.safetensors"][:-1] + b"!"
+    hub.add("models/me/damaged", files)
+    shapes = {tuple(t.shape) for t in model.parameters() if t.numel() > 100_000}
+    del model
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Exception, match="SHA-256"):
+            client.predict("me/damaged", 1, 1, 1.0, api_name="/generate")
+        left = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
+        assert not [t for t in left if not t.is_meta and tuple(t.shape) in shapes]
+    finally:
+        gc.enable()
+
+
+def test_a_connection_that_only_posts_keeps_nobody_waiting(visitors):
+    where = urlsplit(visitors.url)
+    body = b'{"data": [null, 1, 1, 1]}'
+    request = (
+        f"POST {where.path} HTTP/1.1\r\nhost: {where.netloc}\r\nx-forwarded-for: 10.0.4.1\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    done = threading.Event()
+
+    def flood():
+        with socket.create_connection((where.hostname, where.port), timeout=0.5) as connection:
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):  # the server reads no more for now
+                    connection.sendall(request)
+
+    with ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(flood)
+        try:
+            for i in range(4):
+                text, seconds = visitors.answer(f"10.0.5.{i}", None, 1, i, 1)
+                assert "event: complete" in text
+                assert seconds < 3
+        finally:
+            done.set()
+        flooding.result()

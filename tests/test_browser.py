@@ -385,6 +385,19 @@ def test_a_hub_id_is_typed(open_page, hub, model):
     page.locator("#card", has_text="typed-here").wait_for()
 
 
+def test_a_link_to_the_hub_asks_before_it_fetches(open_page, hub, model):
+    model.push_to_hub("me/linked-here")
+    hub.requests.clear()
+    page = open_page("?model=me/linked-here&seed=3&count=2&temperature=1")
+    page.get_by_text("This link asks for me/linked-here from the Hub").wait_for()
+    assert len(gallery(page)) == 2  # of the first model
+    assert not hub.requests
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="me/linked-here").click()
+    link(page, "model=me%2Flinked-here&count=2")
+    assert hub.requests
+
+
 @pytest.mark.parametrize("name", ["Generate", "Reconstruct", "Interpolate", "Explore", "About"])
 def test_a_phone_shows_all_of_it(open_page, name):
     page = open_page(width=390, height=844, has_touch=True, is_mobile=True)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import Memory
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from hfvae import functional as F
@@ -169,3 +170,13 @@ def test_slerp_keeps_the_norm_that_lerp_loses():
 def test_slerp_is_lerp_where_no_angle_is_defined(b):
     a, b, t = torch.tensor([[1.0, 2.0]]), torch.tensor([b]), torch.linspace(0, 1, 5).view(-1, 1)
     torch.testing.assert_close(F.slerp(a, b, t), F.lerp(a, b, t))
+
+
+def test_the_nearest_codes_are_found_in_little_memory():
+    z, codebook = torch.randn(16, 1024, 2), torch.randn(32768, 2)
+    memory = Memory()
+    found = F.nearest(z, codebook)
+    assert memory.growth() < 400  # MB; all distances at once are 2 GB
+    assert found.shape == (16, 1024)
+    assert torch.equal(found[3, 5:9], torch.cdist(z[3, 5:9], codebook).argmin(-1))
+    assert F.nearest(z[:0], codebook).shape == (0, 1024)

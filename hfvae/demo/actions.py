@@ -119,6 +119,10 @@ class Actions:
         said = {name: asked[name] for name in ("model", "count", "temperature") if name in asked}
         # What the link does not say stays: the visitor may be changing it already.
         stays = [said.get(name, gr.skip()) for name in ("model", "count", "temperature")]
+        if self._models.fetches(name := asked.get("model", "")):  # only if the visitor says so
+            gr.Info(f"This link asks for {name} from the Hub: to fetch it, choose it in the menu.")
+            stays[0] = gr.Dropdown(choices=[*self._models.names, name])
+            del asked["model"], said["model"]
         if not self._models[asked.get("model")].model.prior.samples:
             return *stays, [], None
         return *stays, *self.generate(**said, seed=asked.get("seed"))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -22,6 +22,7 @@ from .inputs import open_safely, words
 from .scrubber import data_uri, sheet
 
 EVALUATION = "evaluation.json"
+LARGEST = 1e9  # of a number that is shown
 PICTURES = ("samples", "reconstructions")  # .png, of which its card speaks
 LARGEST = 1024  # pixels a side of a picture beside its card
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
@@ -41,14 +42,27 @@ class Entry:
         source: its folder or its repository.
         device: where it goes.
         pictures: which of those beside it are shown, where they are there and sound.
+        check: raises for a model that is not wanted, before its weights are fetched.
     """
 
-    def __init__(self, name: str, source: Any, device: str, pictures: tuple[str, ...] = PICTURES):
+    def __init__(
+        self,
+        name: str,
+        source: Any,
+        device: str,
+        pictures: tuple[str, ...] = PICTURES,
+        check: Callable[[BaseAutoencoder], None] | None = None,
+    ):
         self.name = name
+
+        def suits(model: BaseAutoencoder) -> None:
+            if model.config.channels not in (1, 3, 4):
+                raise HubError(f"{name}: no picture has {model.config.channels} channels")
+            if check is not None:
+                check(model)
+
         # float32 whatever was stored: half precision is slow on a CPU.
-        self.model: BaseAutoencoder = load(source, FAMILIES, device=device)
-        if self.model.config.channels not in (1, 3, 4):
-            raise HubError(f"{name}: no picture has {self.model.config.channels} channels")
+        self.model: BaseAutoencoder = load(source, FAMILIES, device=device, check=suits)
         card = _text(source, CARD)
         if folder := getattr(source, "path", None):  # visitors see no path of this machine
             card = card.replace(str(folder.resolve()), name)
@@ -63,7 +77,11 @@ class Entry:
         except (ValueError, TypeError, RecursionError):
             measured = {}
         # Of held-out images, where that was measured.
-        numbers = {name: n for name, n in measured.items() if isinstance(n, (int, float))}
+        numbers = {
+            name: n
+            for name, n in measured.items()
+            if isinstance(n, (int, float)) and abs(n) < LARGEST  # NaN is not
+        }
         self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
         # What latents of sprites stand for, where that was measured.
         factors = {name: numbers.get(f"latent_{name}") for name in FACTORS}

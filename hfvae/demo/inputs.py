@@ -3,7 +3,8 @@
 import base64
 import functools
 import io
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from ..base import BaseAutoencoder
 from ..images import open_image
+from .fair import WAITING, FairQueue
 
 MAX_BODY = 20_000_000  # bytes of a request
+MAX_BRACKETS = 256  # in a request as JSON: its lists and objects, and so how deep they are
+MAX_COMMAS = 20_000  # in one: a code grid has one for each of its cells
 MAX_PIXELS = 16_000_000  # of a picture, once it is opened: 20 KB can unpack to gigabytes
 MAX_JPEG = 100_000_000  # pixels of a JPEG that can be opened at a fraction of its size
 MAX_SCANS = 32  # of a JPEG: each costs time, and takes 31 bytes
@@ -95,15 +99,45 @@ def seen(model: BaseAutoencoder, image: Image.Image | None) -> Tensor:
 
 
 class Page(gr.Blocks):
-    """gr.Blocks with words for what a program sends of the wrong kind, and not a blank "Error"."""
+    """gr.Blocks with words for what a program sends of the wrong kind, and not a blank "Error".
 
-    async def preprocess_data(self, *args: Any, **kwargs: Any) -> Any:
+    Of what visitors send and get, their sessions keep nothing: Gradio would, for links to it that
+    this page does not have.
+    """
+
+    def take_turns(self, fetches: Callable[[list[Any]], bool]) -> "Page":
+        """Give it a `FairQueue`."""
+        # Without api_open=False a second way in skips the queue and its limits.
+        self.queue(api_open=False)
+        self._queue = FairQueue(
+            fetches, live_updates=True, concurrency_count=self.max_threads, update_intervals=1,
+            max_size=WAITING, blocks=self,
+        )  # fmt: skip
+        return self
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: Any, state: Any, explicit_call: bool = False
+    ) -> Any:
         try:
-            return await super().preprocess_data(*args, **kwargs)
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
         except gr.Error:
             raise
         except Exception:  # each component has its own
             raise words("An argument is not of the kind that this takes.") from None
+        finally:
+            forget(state)
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> Any:
+        try:
+            return await super().postprocess_data(block_fn, predictions, state)
+        finally:
+            forget(state)
+
+
+def forget(state: Any) -> None:
+    """Drop the values of a session's components."""
+    if state is not None:
+        state.config_values.clear()
 
 
 class Picture(gr.Image):
@@ -131,8 +165,38 @@ class Picture(gr.Image):
         return open_safely(payload.path)
 
 
+class Body:
+    """What was read of a request, and what there is too much of in it, if anything.
+
+    In JSON, brackets and commas are counted before it is parsed, because parsing stops everybody:
+    20 MB of brackets take seconds and gigabytes, and one long string, as a picture is, takes
+    neither. Those in strings count too, which hold no more of them than a name does.
+    """
+
+    def __init__(self, headers: Mapping[bytes, bytes]) -> None:
+        self.announced = int(headers.get(b"content-length", 0))
+        self.json = not headers.get(b"content-type", b"").startswith(b"multipart/")
+        self.bytes = self.brackets = self.commas = 0
+
+    def read(self, some: bytes) -> None:
+        self.bytes += len(some)
+        if self.json:
+            self.brackets += some.count(b"[") + some.count(b"{")
+            self.commas += some.count(b",")
+
+    @property
+    def excess(self) -> str:
+        if max(self.announced, self.bytes) > MAX_BODY:
+            return f"This is more than {MAX_BODY // 10**6} MB."
+        if self.brackets > MAX_BRACKETS:
+            return f"This has more than {MAX_BRACKETS} lists and objects."
+        if self.commas > MAX_COMMAS:
+            return f"This has more than {MAX_COMMAS:,} commas."
+        return ""
+
+
 class BodyLimit:
-    """Refuse request bodies over MAX_BODY: Gradio limits uploads, not what it reads as JSON."""
+    """Refuse request bodies that are too much: Gradio limits uploads, not what it reads as JSON."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -140,30 +204,29 @@ class BodyLimit:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
-            return await self._refuse(send)
-        read, refused = 0, False
+        body, refused = Body(dict(scope["headers"])), False
+        if body.excess:
+            return await self._refuse(send, body)
 
         async def counted() -> Any:
-            nonlocal read
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > MAX_BODY:  # sent without saying how long it is
-                raise ValueError("request body too large")
+            body.read(message.get("body", b""))
+            if body.excess:
+                raise ValueError(body.excess)
             return message
 
         async def answer(message: Any) -> None:
             nonlocal refused
-            if read <= MAX_BODY:
+            if not body.excess:
                 await send(message)
             elif not refused:  # whatever the application makes of the error above
                 refused = True
-                await self._refuse(send)
+                await self._refuse(send, body)
 
         await self.app(scope, counted, answer)
 
-    async def _refuse(self, send: Any) -> None:
-        body = b'{"detail": "This is more than 20 MB."}'
+    async def _refuse(self, send: Any, body: Body) -> None:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        detail = json.dumps({"detail": body.excess}).encode()
         await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": detail})

@@ -6,12 +6,16 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
+from ..base import BaseAutoencoder
 from ..errors import HubError, expand
 from ..hub import CARD, CONFIG, WEIGHTS, is_path, source_of
 from ..hub.remote import Repository
 from .entry import EVALUATION, PICTURES, Entry
 from .inputs import words
+from .work import check_work
 
 HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 MAX_DOWNLOAD = 200_000_000  # bytes of a visitor's model
@@ -39,6 +43,15 @@ class Models:
         self.lock = threading.Lock()
         self.loading: dict[str, threading.Lock] = {}
 
+    def fetches(self, name: Any) -> bool:
+        """Whether asking for that model would fetch it from the Hub for a visitor."""
+        operators = name is None or name in (*self.sources, *self.sources.values())
+        return not operators and self.may_visit(name) and name not in self.visiting
+
+    def may_visit(self, name: Any) -> bool:
+        """Whether a name is a Hub id, where visitors may type one."""
+        return self.allow_hub and isinstance(name, str) and bool(HUB_ID.fullmatch(name))
+
     def __getitem__(self, name: str | None) -> Entry:
         """The entry of a name on the menu (None: the first), or of a Hub id.
 
@@ -48,8 +61,7 @@ class Models:
         name = self.names[0] if name is None else name
         # The operator's own programs may say what the command line said.
         name = next((known for known, source in self.sources.items() if source == name), name)
-        may_visit = self.allow_hub and isinstance(name, str) and HUB_ID.fullmatch(name)
-        if name not in self.sources and not may_visit:
+        if name not in self.sources and not self.may_visit(name):
             more = ", or a Hub id like owner/name" if self.allow_hub else ""
             raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
         with self.lock:
@@ -72,6 +84,7 @@ class Models:
             if name in self.visiting:
                 self.visiting.move_to_end(name)
                 return self.visiting[name]
+        refused = ""
         try:
             with tempfile.TemporaryDirectory() as folder:  # nobody fills this disk by typing
                 repository = Repository(name, token=False, cache_dir=folder)
@@ -82,14 +95,22 @@ class Models:
                         f"{MAX_DOWNLOAD / 1e6:.0f} MB, with a card of up to {MAX_TEXT:,} bytes"
                     )
                 few = repository.size(*(f"{n}.png" for n in PICTURES)) <= MAX_PICTURES
-                entry = Entry(name, repository, self.device, PICTURES if few else ())
-            cells = math.prod(entry.model.latent_shape[1:])
-            if entry.model.config.dims > MAX_DIMS or cells > MAX_CELLS:
-                raise HubError(f"the images of {name} are too large for this demo")
+                pictures = PICTURES if few else ()
+                entry = Entry(name, repository, self.device, pictures, partial(_check, name))
         except (HubError, FileNotFoundError) as error:
-            raise words(f"{error}.") from error
+            refused = f"{error}."
+        if refused:  # without the error, which holds on to what was loaded until it was found out
+            raise words(refused)
         with self.lock:
             self.visiting[name] = entry
             while len(self.visiting) > KEPT:
                 self.visiting.popitem(last=False)
         return entry
+
+
+def _check(name: str, model: BaseAutoencoder) -> None:
+    """Raise HubError for what would take a visitor's model hours."""
+    cells = math.prod(model.latent_shape[1:])
+    if model.config.dims > MAX_DIMS or cells > MAX_CELLS:
+        raise HubError(f"the images of {name} are too large for this demo")
+    check_work(model, name)

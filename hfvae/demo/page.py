@@ -88,8 +88,7 @@ def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks
         address(opened, asked)
         if on_gpu:
             opened.then(*arrive, **QUIET)
-    # Without api_open=False a second way in skips the queue and its limits.
-    return demo.queue(max_size=32, api_open=False)
+    return demo.take_turns(lambda sent: models.fetches(next(iter(sent), None)))
 
 
 def address(event: Any, asked: list[Any]) -> None:

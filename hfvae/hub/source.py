@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
+    check: Callable[[Any], None] | None = None,
 ) -> Any:
     """The model in a folder or a repository, in eval mode; see `hfvae.from_pretrained`.
 
@@ -80,12 +81,13 @@ def load(
         families: the classes of models by their model_type.
         family: the one that is wanted; another is refused before its weights are fetched.
         device, dtype, encoder, decoder: see `hfvae.from_pretrained`.
+        check: raises for a model, on the meta device yet, whose weights are not to be fetched.
     """
     until = time.monotonic() + PATIENCE
     while True:
         before = source.saves()
         try:
-            model = _load(source, families, family, encoder, decoder)
+            model = _load(source, families, family, encoder, decoder, check)
             break
         except (HubError, FileNotFoundError):
             # One file of the old model and one of the new, which a save is putting in place?
@@ -105,6 +107,7 @@ def _load(
     family: type[Any] | None,
     encoder: nn.Module | None,
     decoder: nn.Module | None,
+    check: Callable[[Any], None] | None,
 ) -> Any:
     path = source.get(CONFIG)
     with source.reading():
@@ -116,6 +119,8 @@ def _load(
             f"{family.__name__}; hfvae.from_pretrained(...) picks the class"
         )
     model = build(found, config, custom, encoder, decoder, source.name)
+    if check is not None:
+        check(model)
     try:
         weights = source.get(WEIGHTS)
     except FileNotFoundError as error:

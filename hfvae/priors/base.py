@@ -31,6 +31,11 @@ class Prior(nn.Module, ABC):
     def of(cls, config: Any, shape: tuple[int, ...]) -> "Prior":
         """The prior of a config, over latents or codes (B, *shape)."""
 
+    @property
+    def work(self) -> int:
+        """Multiplications that a draw takes, about: each number that it holds is used once."""
+        return sum(tensor.numel() for tensor in self.state_dict().values())
+
     @abstractmethod
     def nll(self, z: Tensor) -> Tensor:
         """−log p(z): (B, ...) -> (B,) in nats."""

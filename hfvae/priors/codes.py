@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from .. import functional as F
 from .base import Prior
 
+STEP, MOVE = 2**18, 2**5  # multiplications in the time of a step, and of moving a number
+
 
 class Uniform(Prior):
     """Every grid of codes alike: T·log K nats. What a VQ-VAE is trained with."""
@@ -59,6 +61,17 @@ class Autoregressive(Prior):
     @classmethod
     def of(cls, config: Any, shape: tuple[int, ...]) -> "Autoregressive":
         return cls(config.codebook_size, shape, config.prior_width, config.prior_layers)
+
+    @property
+    def work(self) -> int:
+        """At each place all weights, and all keys and values before it, which are moved as well.
+
+        Both take their time: a step through a layer however narrow it is, and moving a number
+        that of many multiplications.
+        """
+        length, width = self.position.shape[1:]
+        moved = MOVE * length * width
+        return length * (super().work + len(self.layers) * (STEP + moved))
 
     def logits(self, codes: Tensor) -> Tensor:
         """int64 (B, T) -> (B, T, K): for every place, given the codes before it."""

@@ -76,6 +76,11 @@ class Flow(Prior):
     def of(cls, config: Any, shape: tuple[int, ...]) -> "Flow":
         return cls(*shape, config.prior_layers, config.prior_width)
 
+    @property
+    def work(self) -> int:
+        """Its linear maps are solved, which takes the cube of their size."""
+        return super().work + len(self.layers) * self.dim**3
+
     def defect(self) -> str | None:
         maps = torch.stack([layer.mix.float() for layer in self.layers])
         if not torch.linalg.slogdet(maps)[1].isfinite().all():

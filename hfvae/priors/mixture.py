@@ -9,6 +9,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from .. import functional as F
 from .base import Prior
 
+MATRICES = 2**24  # numbers in the matrices of draws made at once
+
 
 class GaussianMixture(Prior):
     """p(z) = Σ_k π_k N(m_k, L_k L_kᵀ), fitted to latents after training; N(0, I) until then.
@@ -72,5 +74,12 @@ class GaussianMixture(Prior):
         component = F.inverse_cdf(self.weights.float(), u)[:, 0]
         if temperature == 0:
             component = self.nll(self.means).argmin().expand(n)
-        spread = torch.einsum("nij,nj->ni", self.cholesky[component].float(), eps)
+        # A few draws at a time: each has a matrix of its own.
+        few = max(1, MATRICES // self.cholesky[0].numel())
+        spread = torch.cat(
+            [
+                torch.einsum("nij,nj->ni", self.cholesky[c].float(), e)
+                for c, e in zip(component.split(few), eps.split(few), strict=True)
+            ]
+        )
         return self.means[component] + temperature * spread
