@@ -1079,3 +1079,13 @@ def test_a_connection_that_only_posts_keeps_nobody_waiting(visitors):
         finally:
             done.set()
         flooding.result()
+
+
+@pytest.mark.parametrize("value", ["1" + 400 * "0", "NaN", "Infinity", '"many"', "true"])
+def test_numbers_beside_a_model_that_no_page_can_show_are_left_out(demo_models, tmp_path, value):
+    shutil.copytree(demo_models / "plain", tmp_path / "m")
+    (tmp_path / "m" / "evaluation.json").write_text(f'{{"psnr": {value}, "latent_x": {value}}}')
+    act = make_actions(Models([str(tmp_path / "m")]))
+    words = act.reconstruct(None, Image.new("RGB", (20, 16)))[2]
+    assert "PSNR" in words
+    assert "usually" not in words

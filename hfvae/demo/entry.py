@@ -80,7 +80,7 @@ class Entry:
         numbers = {
             name: n
             for name, n in measured.items()
-            if isinstance(n, (int, float)) and abs(n) < LARGEST  # NaN is not
+            if type(n) in (int, float) and abs(n) < LARGEST  # not NaN, nor true
         }
         self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
         # What latents of sprites stand for, where that was measured.
