@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import decoding, sprites
-from .decoding import decode, opened, room
+from .decoding import allocate, decode, opened
 from .sources import (
     HELD_OUT,
     DataError,
@@ -75,7 +75,7 @@ class ImageSet:
     def batch(self, index: Tensor | slice, device: torch.device | str = "cpu") -> Tensor:
         """Images as float (B, C, H, W) in [0, 1] on a device."""
         x = self.pixels[index].to(device, non_blocking=True).float() / 255
-        decoding.let_go(self.mapped)
+        decoding.release(self.mapped)
         return x
 
 
@@ -144,7 +144,7 @@ def _sprites(split: str, size: tuple[int, int], channels: int) -> ImageSet:
     )
     start = 0 if split == "train" else SPRITES["train"]
     factors = sprites.combination(order[start : start + SPRITES[split]])
-    pixels = torch.from_numpy(room((len(factors), channels, *size)))
+    pixels = torch.from_numpy(allocate((len(factors), channels, *size)))
     for i in range(0, len(factors), 256):
         try:
             pixels[i : i + 256] = sprites.render(factors[i : i + 256], size, channels)

@@ -63,7 +63,7 @@ def decode(
     _clear(CACHE / "decoded")
     shape = (len(records), channels, *size)
     if identity is None or np.prod(shape) < WORTH_KEEPING:
-        pixels, skipped = _fill(records, room(shape), size, channels)
+        pixels, skipped = _fill(records, allocate(shape), size, channels)
         return Decoded(torch.from_numpy(pixels), skipped)
     key = hashlib.sha256(json.dumps([VERSION, identity, shape]).encode()).hexdigest()[:32]
     folder = CACHE / "decoded" / key
@@ -80,7 +80,7 @@ def decode(
         _write(folder, records, shape)
         kept = _read(folder, shape[1:])
     except OSError as error:
-        pixels, skipped = _fill(records, room(shape), size, channels)
+        pixels, skipped = _fill(records, allocate(shape), size, channels)
         return Decoded(torch.from_numpy(pixels), skipped, f"decoded images are not kept: {error}")
     words = f"decoded {len(kept.pixels)} images {once}, for later runs in {folder}"
     return kept._replace(note=words)
@@ -155,11 +155,11 @@ def checksum(pixels: np.ndarray, facts: Any, mapped: mmap.mmap | None = None) ->
     sha = hashlib.sha256(json.dumps([pixels.shape, facts]).encode())
     for i in range(0, len(pixels), 1024):
         sha.update(np.ascontiguousarray(pixels[i : i + 1024]).data)
-        let_go(mapped)
+        release(mapped)
     return sha.hexdigest()
 
 
-def let_go(mapped: mmap.mmap | None) -> None:
+def release(mapped: mmap.mmap | None) -> None:
     """Let what was read of a file leave this process's memory; the system may keep it cached."""
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -184,7 +184,7 @@ def _fill(
                 else:
                     pixels[n] = image
                     n += 1
-            let_go(mapped)
+            release(mapped)
     return pixels[:n], skipped
 
 
@@ -237,7 +237,7 @@ def opened(source: Any) -> Image.Image | np.ndarray:
     return read_header(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def room(shape: tuple[int, ...]) -> np.ndarray:
+def allocate(shape: tuple[int, ...]) -> np.ndarray:
     """Space for images: memory, or a file without a name that goes with the process."""
     if np.prod(shape) <= IN_MEMORY:
         return np.empty(shape, np.uint8)

@@ -13,7 +13,7 @@ from .errors import expand
 from .hub import is_path, published_files
 from .hub.card import CARD, resource, sign
 from .hub.remote import commit, hub_api, make_repository
-from .hub.words import in_words
+from .hub.words import explained
 from .models import from_pretrained
 
 HARDWARE = "zero-a10g"  # ZeroGPU: the only hardware for Gradio on which a free account may build
@@ -125,7 +125,7 @@ def publish(
     files = assemble(models, title=space.rpartition("/")[2], hardware=hardware)
     space = make_repository(space, kind="space", private=private, hardware=hardware)
     api = hub_api()
-    with in_words(space, api.endpoint, writing=True):
+    with explained(space, api.endpoint, writing=True):
         api.add_space_variable(space, "HFVAE_MODELS", ",".join(places(models).values()))
         secret = [m for m in models if not is_path(m) and api.model_info(m).private]
     commit(space, files, "Upload the demo", kind="space")

@@ -19,7 +19,7 @@ from ..images import to_pil
 from .entry import Entry
 from .inputs import in_words, places, real, seen, whole, words
 from .menu import Models
-from .scrubber import exact, files, keep, kept, sheet, shown
+from .scrubber import exact, files, page_file, png_file, sheet, shown
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
 MAX_NUMBERS = 2**25  # in the images of one answer
@@ -130,7 +130,7 @@ class Actions:
     def arrive(self, model: Named) -> tuple[Any, ...]:
         """What a model shows before anybody asks: a walk, and pictures for each tab to start."""
         entry = self._models[model]
-        examples = [kept(picture) for picture in entry.starts()]
+        examples = [png_file(picture) for picture in entry.starts()]
         return entry.walk(), examples, examples, examples
 
     def about(self, model: Named) -> str:
@@ -144,7 +144,7 @@ class Actions:
     def pick(self, model: Named, event: gr.SelectData) -> str:
         """One of the pictures to start from, by its number: no file is named."""
         examples = self._models[model].starts()
-        return kept(examples[whole(event.index, 0, len(examples) - 1, "Picture")])
+        return png_file(examples[whole(event.index, 0, len(examples) - 1, "Picture")])
 
     def push(self, model: Named, second: Any, event: gr.SelectData) -> tuple[Any, str]:
         """The picture that was picked becomes the second, and the second the first."""
@@ -154,7 +154,7 @@ class Actions:
     def start(self, model: Named, picture: Picture, which: int = 0) -> Any:
         """One of the pictures to start from for an empty place, where there are any."""
         examples = self._models[model].starts()
-        return gr.skip() if picture or not examples else kept(examples[which % len(examples)])
+        return gr.skip() if picture or not examples else png_file(examples[which % len(examples)])
 
     def start_two(self, model: Named, first: Picture, second: Picture) -> tuple[Any, Any]:
         return self.start(model, first), self.start(model, second, 1)
@@ -177,7 +177,7 @@ class Actions:
             file, "WEBP", save_all=True, append_images=large[1:] + large[-2:0:-1], duration=60,
             loop=0, lossless=True, method=0,
         )  # fmt: skip
-        return gr.Image(keep(file.getvalue(), "interpolation.webp"), visible=True)
+        return gr.Image(page_file(file.getvalue(), "interpolation.webp"), visible=True)
 
     def show_latents(self, model: Named, image: Picture) -> tuple[gr.HTML, ...]:
         """What Explore shows of a picture: sliders and a map, or a grid of codes."""

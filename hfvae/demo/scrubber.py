@@ -65,19 +65,19 @@ def sheet(
     } | more  # fmt: skip
 
 
-def kept(picture: Image.Image) -> str:
+def png_file(picture: Image.Image) -> str:
     """A picture as a PNG file that the page fetches."""
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return keep(file.getvalue(), "image.png")
+    return page_file(file.getvalue(), "image.png")
 
 
 def files(images: Tensor) -> list[str]:
     """Images (B, C, H, W) as such files."""
-    return [kept(picture) for picture in to_pil(images)]
+    return [png_file(picture) for picture in to_pil(images)]
 
 
-def keep(data: bytes, name: str) -> str:
+def page_file(data: bytes, name: str) -> str:
     """A file that the page fetches, written whole or not at all.
 
     Gradio would write over the file of an equal picture while it is sent to somebody else.

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import HubError
 from .card import CARD, is_edited
 from .files import CONFIG, WEIGHTS
-from .words import in_words
+from .words import explained
 
 NO_TOKEN = (
     "there is no Hub token here: run hf auth login, or set HF_TOKEN to a token that may write"
@@ -31,7 +31,7 @@ class Repository:
     """A model repository at one commit, whoever pushes meanwhile.
 
     Raises:
-        FileNotFoundError, HubError: see `in_words`; by all methods.
+        FileNotFoundError, HubError: see `explained`; by all methods.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Repository:
         self.api = hub_api(token)
         self.how: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
         self.force_download = force_download
-        with in_words(name, self.api.endpoint, revision):
+        with explained(name, self.api.endpoint, revision):
             self.commit = _resolve(self.api, name, revision, **self.how)
 
     def get(self, file: str) -> Path:
         """Where a file lies once it was fetched."""
-        with in_words(self.name, self.api.endpoint, self.revision, file):
+        with explained(self.name, self.api.endpoint, self.revision, file):
             if self.force_download:
                 self._forget_copy(file)
             path = _patiently(
@@ -91,7 +91,7 @@ class Repository:
 
     def size(self, *files: str) -> int:
         """Bytes of those of some files that are there, before any of them is fetched."""
-        with in_words(self.name, self.api.endpoint, self.revision):
+        with explained(self.name, self.api.endpoint, self.revision):
             info = self.api.model_info(self.name, revision=self.commit, files_metadata=True)
         # A size that the Hub does not tell counts as too large for any limit.
         return sum(
@@ -100,7 +100,7 @@ class Repository:
 
     def names(self) -> list[str]:
         """All its files."""
-        with in_words(self.name, self.api.endpoint, self.revision):
+        with explained(self.name, self.api.endpoint, self.revision):
             return self.api.list_repo_files(self.name, revision=self.commit)
 
 
@@ -170,7 +170,7 @@ def make_repository(
         raise HubError(NO_TOKEN)
     api = hub_api(token)
     settings = {"space_sdk": "gradio", "space_hardware": hardware} if kind == "space" else {}
-    with in_words(repo, api.endpoint, writing=True):
+    with explained(repo, api.endpoint, writing=True):
         if "/" not in repo:
             repo = f"{api.whoami()['name']}/{repo}"
         api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **settings)
@@ -185,7 +185,7 @@ def make_repository(
 def check_write_access(repo: str, *, kind: str = "model") -> None:
     """Raise HubError unless the token may write to a repository that is there."""
     api = hub_api()
-    with in_words(repo, api.endpoint, writing=True):
+    with explained(repo, api.endpoint, writing=True):
         api.auth_check(repo, repo_type=kind, write=True)
 
 
@@ -216,12 +216,12 @@ def commit(
         The address of the commit or of the pull request.
 
     Raises:
-        HubError: see `in_words`.
+        HubError: see `explained`.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = hub_api(token)
-    with in_words(repo, api.endpoint, revision, "the upload", writing=True):
+    with explained(repo, api.endpoint, revision, "the upload", writing=True):
         if revision and not create_pr:
             api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
         card = published_card(repo, kind=kind, token=token, revision=revision)
@@ -255,7 +255,7 @@ def published_card(
     from huggingface_hub import errors
 
     api = hub_api(token)
-    with in_words(repo, api.endpoint, revision, CARD):
+    with explained(repo, api.endpoint, revision, CARD):
         try:
             path = api.hf_hub_download(repo, CARD, repo_type=kind, revision=revision)
         except errors.RemoteEntryNotFoundError:
@@ -270,7 +270,7 @@ def has_weights(
     from huggingface_hub import errors
 
     api = hub_api(token)
-    with in_words(repo, api.endpoint, revision):
+    with explained(repo, api.endpoint, revision):
         try:
             found = api.get_paths_info(repo, WEIGHTS, revision=revision)
         except errors.RevisionNotFoundError:  # a branch that is still to be made

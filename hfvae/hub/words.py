@@ -8,7 +8,7 @@ from ..errors import HubError, quoted
 
 
 @contextmanager
-def in_words(
+def explained(
     repo: str,
     endpoint: str,
     revision: str | None = None,

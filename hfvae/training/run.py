@@ -256,9 +256,9 @@ def fit(
         if not run.is_past("model"):
             run.train(ModelStage(run), stop)
             if stop.asked:
+                later = "; go on later with --resume_from_checkpoint latest"
                 say(
-                    "stopping: the model is measured and saved as it is; go on later with "
-                    "--resume_from_checkpoint latest"
+                    f"stopping: the model is saved as it is{later if config.checkpointing_steps else ''}"
                 )
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
