@@ -256,10 +256,10 @@ def fit(
         if not run.is_past("model"):
             run.train(ModelStage(run), stop)
             if stop.asked:
-                later = "; go on later with --resume_from_checkpoint latest"
-                say(
-                    f"stopping: the model is saved as it is{later if config.checkpointing_steps else ''}"
+                again = ": --resume_from_checkpoint latest goes on" * bool(
+                    config.checkpointing_steps
                 )
+                say(f"stopping, and the model is saved as it is{again}")
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
                     (folder / stale).unlink(missing_ok=True)
