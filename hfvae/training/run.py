@@ -256,16 +256,15 @@ def fit(
         if not run.is_past("model"):
             run.train(ModelStage(run), stop)
             if stop.asked:
-                again = ": --resume_from_checkpoint latest goes on" * bool(
-                    config.checkpointing_steps
+                say(
+                    "stopping, and the model is saved as it is; where there is a checkpoint, "
+                    "--resume_from_checkpoint latest goes on"
                 )
-                say(f"stopping, and the model is saved as it is{again}")
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
                     (folder / stale).unlink(missing_ok=True)
-                checkpoint.write_model(
-                    folder, model_files(run.model)
-                )  # before anything can go wrong
+                # Before anything can go wrong.
+                checkpoint.write_model(folder, model_files(run.model))
         run.model.eval()
         if not stop.asked or not trained_later:
             PriorStage(run, prior).learn(stop)
