@@ -73,22 +73,6 @@ def generator():
     return lambda seed=0: torch.Generator().manual_seed(seed)
 
 
-class Memory:
-    """Peak growth of this process, which is also that of servers in it, in MB."""
-
-    def __init__(self):
-        with open("/proc/self/clear_refs", "w") as f:
-            f.write("5")
-        self.start = self.read("VmRSS")
-
-    def read(self, name):
-        with open("/proc/self/status") as f:
-            return next(int(line.split()[1]) for line in f if line.startswith(name)) / 1024
-
-    def growth(self):
-        return self.read("VmHWM") - self.start
-
-
 def with_pictures(model, folder):
     """Its card and pictures beside a model; returns the held-out images in them, (16, C, H, W)."""
     shape = (16, model.config.channels, *model.config.size)

@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 import torch
 import xet
-from conftest import DEMO_MODELS, Memory, with_pictures
+from conftest import DEMO_MODELS, with_pictures
+from memory import Memory
 from PIL import Image
 
 import hfvae
