@@ -22,7 +22,7 @@ class Memory:
 
 
 def growth_alone(setting, measured):
-    """Peak growth in MB of a program of its own: training changes how this one gives memory back."""
+    """Peak growth in MB of a program of its own: training changes how this one frees memory."""
     code = f"from memory import Memory\n{setting}\nm = Memory()\n{measured}\nprint(m.growth())"
     run = [sys.executable, "-c", code]
     here = Path(__file__).parent
