@@ -52,10 +52,8 @@ def look(name: str, minutes: float, data: str | None) -> tuple[dict[str, Any], l
     model = train(config)
     test = load_images("fashion-mnist", "test", data_dir=data)
     with torch.inference_mode():
-        z = torch.cat([model.encode(test.batch(slice(i, i + 500))) for i in range(0, 10_000, 500)])
-        if isinstance(model, hfvae.VAE):  # q(z|x) and not only its mean
-            _, logvar = model.posterior(test.batch(slice(0, 10_000)))
-            z = z + torch.exp(0.5 * logvar) * torch.randn_like(z)
+        batches = (test.batch(slice(i, i + 500)) for i in range(0, 10_000, 500))
+        z = torch.cat([model.infer(x).events() for x in batches])  # of q(z|x), not only its mean
         noise = torch.randn(64, DIM, generator=torch.Generator().manual_seed(0))
         samples = hfvae.grid(model.decode(noise), columns=8)
     psnr = json.loads((folder / "evaluation.json").read_text())["psnr"]

@@ -848,6 +848,8 @@ def test_a_card_fetches_nothing():
     assert "![" not in describe("!![x](https://x.y/p.png) <<b>img src=https://x.y/q.png>")
     assert "<" not in describe("!![x](https://x.y/p.png) <<b>img src=https://x.y/q.png>")
     start = time.perf_counter()
+    for fence in ("```mermaid", "~~~~ Mermaid", "  ```\tMERMAID x"):  # would fetch what it names
+        assert "mermaid" not in describe(f"a\n{fence}\nimg: https://x.y\n```\n").lower()
     describe("<!--" * 30_000 + "![" * 30_000)
     assert time.perf_counter() - start < 1
     assert "license" not in text

@@ -22,7 +22,7 @@ from .inputs import open_safely, words
 from .scrubber import data_uri, sheet
 
 EVALUATION = "evaluation.json"
-LARGEST = 1e9  # of a number that is shown
+SHOWN = 1e9  # numbers beside a model beyond which none is shown
 PICTURES = ("samples", "reconstructions")  # .png, of which its card speaks
 LARGEST = 1024  # pixels a side of a picture beside its card
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
@@ -80,7 +80,7 @@ class Entry:
         numbers = {
             name: n
             for name, n in measured.items()
-            if type(n) in (int, float) and abs(n) < LARGEST  # not NaN, nor true
+            if type(n) in (int, float) and abs(n) < SHOWN  # not NaN, nor true
         }
         self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
         # What latents of sprites stand for, where that was measured.
@@ -131,6 +131,8 @@ def describe(card: str, pictures: Mapping[str, Image.Image] | None = None) -> st
     """
     text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     text = text.partition("<!-- Written by hfvae")[0]
+    # A diagram could make the browser fetch what it names.
+    text = re.sub(r"^(\s*(?:`{3,}|~{3,}))[^\S\n]*mermaid\b", r"\1text", text, flags=re.I | re.M)
     text = re.sub(r"!+\[", "[", text.replace("<", "&lt;"))
     for name in PICTURES:
         shown = ""

@@ -102,33 +102,11 @@ def render_card(
         custom_parts: "encoder" or "decoder", where the model has its own.
         training: `summary`, a sentence with steps, time and hardware, and `command`.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
     numbers = {key: results[key] for key in METRICS if key in results} if results else {}
-    data = ModelCardData(
-        license=licence or "unknown",
-        library_name="hfvae",
-        pipeline_tag="unconditional-image-generation",
-        tags=["vae", "image-generation", config.model_type],
-        datasets=[dataset] if dataset and "/" in dataset else None,
-        base_model=base_model,
-        model_name=name,
-        eval_results=[
-            EvalResult(
-                task_type="unconditional-image-generation",
-                dataset_type=re.sub(r"[^\w./-]+", "-", dataset or "unknown", flags=re.ASCII),
-                dataset_name=dataset or "unknown",
-                dataset_split=results["split"] if results else None,
-                metric_type=key,
-                metric_name=f"{METRICS[key].name} ({METRICS[key].unit or '0 to 1'})".replace(
-                    "\\", ""
-                ),
-                metric_value=round(value, 4),
-            )
-            for key, value in numbers.items()
-        ]
-        or None,
-    )
+    split = results["split"] if results else None
+    data = _metadata(config, name, numbers, dataset, split, licence, base_model)
     settings, prior = config.settings(), prior_class(config.prior)
     rows = [
         {
@@ -167,3 +145,40 @@ def render_card(
         data_licence=licence,
     )
     return sign(str(card))
+
+
+def _metadata(
+    config: Config,
+    name: str,
+    numbers: dict[str, float],
+    dataset: str | None,
+    split: str | None,
+    licence: str | None,
+    base_model: str | None,
+) -> Any:
+    """What the Hub reads of a card; see `render_card`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = "unconditional-image-generation"
+    measured = [
+        EvalResult(
+            task_type=task,
+            dataset_type=re.sub(r"[^\w./-]+", "-", dataset or "unknown", flags=re.ASCII),
+            dataset_name=dataset or "unknown",
+            dataset_split=split,
+            metric_type=key,
+            metric_name=f"{METRICS[key].name} ({METRICS[key].unit or '0 to 1'})".replace("\\", ""),
+            metric_value=round(value, 4),
+        )
+        for key, value in numbers.items()
+    ]
+    return ModelCardData(
+        license=licence or "unknown",
+        library_name="hfvae",
+        pipeline_tag=task,
+        tags=["vae", "image-generation", config.model_type],
+        datasets=[dataset] if dataset and "/" in dataset else None,
+        base_model=base_model,
+        model_name=name,
+        eval_results=measured or None,
+    )
