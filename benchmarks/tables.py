@@ -42,13 +42,6 @@ MEASURED: dict[str, list[Column]] = {
         Column("psnr", "PSNR, dB", ".1f"),
     ],
     "samples": [Column("fd", "Fréchet distance", ".2f")],
-    "samples_emoji": [Column("nearest", "distance to the nearest in training", ".3f")],
-    "designs": [
-        Column("mnist", "MNIST, −ELBO, nats", ".1f"),
-        Column("mnist steps", "steps", "d"),
-        Column("fashion-mnist", "Fashion-MNIST, −ELBO, nats", ".0f"),
-        Column("fashion-mnist steps", "steps", "d"),
-    ],
     "training": [
         Column("other", "images/s", ".0f"),
         Column("ours", "hfvae, images/s", ".0f"),
@@ -155,12 +148,6 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
         Number("samples", "fd", "Fréchet distance {:.1f}", "vae, mixture"),
         "from N(0, I)",
         Number("samples", "fd", "{:.0f}", "vae, N(0, I)"),
-    ),
-    (
-        "new emoji by the VAE, from the nearest in training",
-        Number("samples_emoji", "nearest", "{:.3f} RMS", "vae, mixture"),
-        "held-out emoji",
-        Number("samples_emoji", "nearest", "{:.3f}", "held-out images"),
     ),
     (
         "one minute on one core of Fashion-MNIST",
