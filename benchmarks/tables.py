@@ -150,6 +150,12 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
         Number("samples", "fd", "{:.0f}", "vae, N(0, I)"),
     ),
     (
+        "latents of a VAE, how far from N(0, I)",
+        Number("latent_gaps", "distance", "KL of {:.1f} nats", "vae"),
+        "of an autoencoder with its network",
+        Number("latent_gaps", "distance", "{:.1f}", "autoencoder"),
+    ),
+    (
         "one minute on one core of Fashion-MNIST",
         Number("quality", "bits_per_dim", "{:.2f} bits/dim", "hfvae VAE"),
         "pythae's trainer, the same network",
