@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Drawable(Protocol):
-    """Images for any combination of factors, as `hfvae.sprites.Sprites` draws them."""
+    """Images for any combination of factors, as a `hfvae.data.drawn.Drawn` draws them."""
 
     counts: tuple[int, ...]
 
@@ -117,7 +117,7 @@ def factor_vae_score(
 
     Args:
         encode: images (B, C, H, W) in [0, 1] -> latents (B, D).
-        dataset: draws images for any factors, see `hfvae.sprites.Sprites`.
+        dataset: draws images for any factors, see `hfvae.data.drawn.Drawn`.
         generator: of the factors.
         votes: how many to learn from.
         batch: images for each vote.

@@ -5,35 +5,18 @@ In memory when it is small, mapped from a file on disk when it is large.
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from . import decoding, sprites
-from .decoding import allocate, decode, opened
-from .sources import (
-    HELD_OUT,
-    DataError,
-    Grey,
-    Records,
-    Stream,
-    Subset,
-    check_name,
-    dataset_name,
-    find_records,
-    streamed,
-)
-
-SPRITES = {"train": 20_000, "test": 2_000}  # how many of the 589,824, none of them in both
-DEFAULT_SIZE = (64, 64)  # for images that do not all have one small size
+from . import cache
+from .base import HELD_OUT, DataError, Request
+from .drawn import Drawn
+from .records import Records
+from .sources import dataset_name, find_source
 
 
 @dataclass(frozen=True)
@@ -48,6 +31,8 @@ class ImageSet:
         skipped: what could not be read, as "name: reason".
         note: where the decoded images are kept, in words.
         mapped: the file that the pixels are in, if they are in one.
+        drawn: draws any combination of the factors.
+        licence, credit: for the card, where they are known.
     """
 
     name: str
@@ -57,14 +42,17 @@ class ImageSet:
     skipped: list[str] = field(default_factory=list)
     note: str = ""
     mapped: Any = None
+    drawn: Drawn | None = None
+    licence: str | None = None
+    credit: str = ""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def fingerprint(self) -> str:
         """SHA-256 of the pixels: of all of them, or of evenly spaced ones of a set in a file."""
-        every = max(1, math.ceil(self.pixels.nbytes / decoding.IN_MEMORY))
-        return decoding.checksum(self.pixels[::every].cpu().numpy(), len(self), self.mapped)
+        every = max(1, math.ceil(self.pixels.nbytes / cache.IN_MEMORY))
+        return cache.checksum(self.pixels[::every].cpu().numpy(), self.mapped, len(self))
 
     def resident(self, device: torch.device) -> "ImageSet":
         """The same images in the memory of a GPU that has room for them four times over."""
@@ -75,7 +63,7 @@ class ImageSet:
     def batch(self, index: Tensor | slice, device: torch.device | str = "cpu") -> Tensor:
         """Images as float (B, C, H, W) in [0, 1] on a device."""
         x = self.pixels[index].to(device, non_blocking=True).float() / 255
-        decoding.release(self.mapped)
+        cache.release(self.mapped)
         return x
 
 
@@ -110,47 +98,27 @@ def load_images(
     """
     if split not in ("train", "test"):
         raise DataError(f"split must be 'train' or 'test', not {split!r}")
-    check_name(dataset)
-    name = dataset_name(dataset)
-    if dataset == "sprites":
-        return _sprites(split, size or DEFAULT_SIZE, channels or 3)
-    records: Records | Stream
-    if streaming:
-        records = streamed(dataset, split, image_column, max_samples)
-    else:
-        records, has_split = find_records(dataset, split, image_column, data_dir)
-        if not has_split:
-            records = _share(records, split)
-        if max_samples and split == "train":
-            records = Subset(records, range(min(max_samples, len(records))))
+    source = find_source(dataset)
+    if streaming and not source.streams:
+        raise DataError(f"only a Hub data set can be streamed, not {dataset}")
+    records: Records = source.records(
+        Request(dataset, split, size, channels, image_column, data_dir, streaming, max_samples)
+    )
+    if records.whole:
+        records = _share(records, split)
+    if max_samples and split == "train" and len(records) > max_samples:
+        records = records.some(range(max_samples))
     if not len(records):
         raise DataError(f"{dataset} has no images for {split}")
     if size is None or channels is None:
-        own_size, own_channels = _look(records)
+        own_size, own_channels = records.fitting()
         size, channels = size or own_size, channels or own_channels
-    if isinstance(records, Grey) and records.images.shape[1:] == size and channels == 1:
-        return ImageSet(name, split, torch.from_numpy(records.images[:, None]))
-    pixels, skipped, note, mapped = decode(records, size, channels, records.identity())
-    if not len(pixels):
-        first = skipped[0] if skipped else "there are fewer, so ask for fewer"
+    found = cache.decode(records, (channels, *size))
+    if not len(found.pixels):
+        first = found.skipped[0] if found.skipped else "there are fewer, so ask for fewer"
         raise DataError(f"none of the {len(records)} images in {dataset} can be read: {first}")
-    return ImageSet(name, split, pixels, skipped=skipped, note=note, mapped=mapped)
-
-
-def _sprites(split: str, size: tuple[int, int], channels: int) -> ImageSet:
-    """Combinations of factors drawn without replacement, the first of them for training."""
-    order = torch.randperm(
-        math.prod(sprites.FACTORS.values()), generator=torch.Generator().manual_seed(0)
-    )
-    start = 0 if split == "train" else SPRITES["train"]
-    factors = sprites.combination(order[start : start + SPRITES[split]])
-    pixels = torch.from_numpy(allocate((len(factors), channels, *size)))
-    for i in range(0, len(factors), 256):
-        try:
-            pixels[i : i + 256] = sprites.render(factors[i : i + 256], size, channels)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-    return ImageSet("sprites", split, pixels, factors)
+    about = records.drawn, records.licence, records.credit
+    return ImageSet(dataset_name(dataset), split, *found, *about)
 
 
 def _share(records: Records, split: str) -> Records:
@@ -160,31 +128,4 @@ def _share(records: Records, split: str) -> Records:
         raise DataError(f"{n} image is not enough: one is held out to measure on")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).tolist()
     held_out = max(1, round(HELD_OUT * n))
-    return Subset(records, sorted(order[:held_out] if split == "test" else order[held_out:]))
-
-
-# The size and channels that fit
-
-
-def _look(records: Records | Stream) -> tuple[tuple[int, int], int]:
-    """The size and channels that fit a data set, from a sample of its images."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    grey = True
-    for image in _headers(records):
-        sizes[image.height, image.width] += 1
-        grey &= image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
-    own = next(iter(sizes)) if len(sizes) == 1 else DEFAULT_SIZE
-    return own if min(own) >= 8 and max(own) <= 128 else DEFAULT_SIZE, 1 if grey and sizes else 3
-
-
-def _headers(records: Records | Stream) -> Iterator[Image.Image]:
-    if isinstance(records, Stream):
-        some = islice(records, 65)
-    else:
-        some = (records[i] for i in range(0, len(records), max(1, len(records) // 64)))
-    for _, source in some:
-        try:
-            source = opened(source)
-            yield Image.fromarray(source) if isinstance(source, np.ndarray) else source
-        except Exception:  # decoding will name it
-            continue
+    return records.some(sorted(order[:held_out] if split == "test" else order[held_out:]))
