@@ -1,15 +1,16 @@
 """The kinds of data sets, and which of them a name stands for."""
 
 from ..errors import expand, printable
+from .avatars import AvatarsSource
 from .base import DataError, Source
 from .folders import Folder, Idx
 from .sprites import SpritesSource
 from .tables import HubSet, ParquetFile
 from .torchvision import Torchvision
 
-# The first that has a name has it: what lies on this disk comes before torchvision and the Hub.
+# The first that has a name has it: `./avatars` is a folder, whatever else has its name.
 SOURCES: tuple[Source, ...] = (
-    SpritesSource(), Idx(), Folder(), ParquetFile(), Torchvision(), HubSet(),
+    SpritesSource(), AvatarsSource(), Idx(), Folder(), ParquetFile(), Torchvision(), HubSet(),
 )  # fmt: skip
 
 

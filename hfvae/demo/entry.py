@@ -83,7 +83,7 @@ class Entry:
         }
         self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
         # What latents stand for, where that was measured: names of letters, which may be shown.
-        found = {re.fullmatch("latent_([a-z_]{1,30})", name): n for name, n in numbers.items()}
+        found = {re.fullmatch("latent_([a-z0-9_]{1,30})", name): n for name, n in numbers.items()}
         factors = {m[1].replace("_", " "): n for m, n in found.items() if m}
         self.explorer = EXPLORERS[self.model.bottleneck.view](self.model, factors)
 

@@ -295,6 +295,7 @@ def leave_behind(
         results=results,
         dataset=run.images.name if expand(config.dataset).exists() else config.dataset,
         licence=config.license or run.images.licence,
+        credit=run.images.credit,
         base_model=source if source and not is_path(source) else None,
         pictures=True,
         training={"summary": summary(run), "command": config.command()},
