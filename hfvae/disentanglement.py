@@ -22,6 +22,7 @@ class Drawable(Protocol):
     def images(self, factors: Tensor) -> Tensor: ...
 
 
+SPREAD = 2000  # images that tell how a latent varies over all of them
 BINS = 20  # Locatello et al. 2019 (arXiv:1811.12359), appendix C: histograms of 20 bins
 
 
@@ -123,7 +124,7 @@ def factor_vae_score(
         batch: images for each vote.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    spread = encode(dataset.images(dataset.draw_factors(2000, generator))).var(dim=0)
+    spread = encode(dataset.images(dataset.draw_factors(SPREAD, generator))).var(dim=0)
     votes_of = torch.arange(len(dataset.counts)).repeat(votes // len(dataset.counts) + 1)
     active = spread.sqrt() > 0.05  # as in Locatello et al. 2019
     if not active.any():

@@ -10,7 +10,7 @@ picks for it. Of that, factors are
 A factor has a value also where its picture does not show it, such as the colour of no beard. In
 `personas` ten factors decide everything: clothes (4 values), eyes (6, two of them with glasses),
 facial hair (7), hair (20), mouth (7), nose (3), and the colours (7) of clothing, facial hair, hair
-and skin. Other styles also move and turn parts by any amount, or repeat them, which is in no factor.
+and skin. Other styles also move parts by any amount, or repeat them, which is in no factor.
 """
 
 import io
@@ -47,10 +47,10 @@ class AvatarsSource(Source):
             import dicebear  # noqa: F401
             import resvg_py  # noqa: F401
 
-            known = sorted(path.name for path in resources.files("dicebear_styles").iterdir())
+            files = [path.name for path in resources.files("dicebear_styles").iterdir()]
         except ImportError as error:
             raise DataError(f"drawing avatars {NEEDS_TRAIN}") from error
-        known = [name.removesuffix(".json") for name in known if name.endswith(".json")]
+        known = sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
         if style and style not in known:
             raise DataError(f"there are no avatars of style {style}; styles: {', '.join(known)}")
         return True
@@ -143,9 +143,8 @@ class Avatars(Drawn):
             others = Request(f"avatars:{self.style_name}", "train", size, channels)
             found = cache.decode(AvatarsSource().records(others), (channels, *size))
             taken = {image.numpy().tobytes() for image in found.pixels}
-        for number, image in zip(
-            self.numbers, self.pictures(self.seeds(self.numbers)), strict=True
-        ):
+        drawn = self.pictures(self.seeds(self.numbers))
+        for number, image in zip(self.numbers, drawn, strict=True):
             if image.tobytes() not in taken:
                 kept.append(number)
                 yield image

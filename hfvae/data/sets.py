@@ -81,8 +81,9 @@ def load_images(
     """The images of one split of a data set.
 
     Args:
-        dataset: `sprites`; a torchvision name such as `cifar10`; a folder of images in any
-            nesting, of IDX files, or of parquet files; a parquet file; a Hub data set id.
+        dataset: `sprites`; `avatars` or `avatars:STYLE`; a torchvision name such as `cifar10`; a
+            folder of images in any nesting, of IDX files, or of parquet files; a parquet file; a
+            Hub data set id.
         split: "train" or "test". A source without a test split holds out a fixed tenth.
         size: (height, width) to bring the images to; None keeps theirs if they all agree on one of
             at most 128 pixels, else 64x64.
