@@ -24,7 +24,7 @@ hfvae.training.train(hfvae.training.TrainConfig(dataset="photos")).
 
 import sys
 
-from hfvae.sources import DataError
+from hfvae.data import DataError
 from hfvae.training import TrainingError, train
 from hfvae.training.config import parse
 

@@ -13,8 +13,8 @@ from run import HERE, ROOT
 from torch import Tensor
 
 import hfvae
+from hfvae.data.sprites import Sprites
 from hfvae.functional import gaussian_kl_by_latent
-from hfvae.sprites import FACTORS, Sprites
 
 PRETRAINED = ROOT / "pretrained"
 STEPS = 11
@@ -46,7 +46,7 @@ def traversals() -> Image.Image:
     for latent in each.argsort(descending=True).tolist():
         if each[latent] < 0.1:  # it says nothing
             continue
-        stands_for = [name for name in FACTORS if measured.get(f"latent_{name}") == latent]
+        stands_for = [name for name in sprites.values if measured.get(f"latent_{name}") == latent]
         names.append(f"z{latent} {', '.join(stands_for)} ({each[latent]:.1f} nats)")
         strips.append(model.traverse(middle, latent, torch.linspace(-2, 2, STEPS)))
     return rows_of(strips, names, 2)

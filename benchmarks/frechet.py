@@ -72,7 +72,7 @@ class Distance:
 def labelled_clothes(train: bool, data: str | None) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import FashionMNIST
 
-    from hfvae.decoding import CACHE
+    from hfvae.data.cache import CACHE
 
     found = FashionMNIST(data or CACHE, train=train)
     return found.data[:, None], found.targets

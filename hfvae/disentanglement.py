@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Drawable(Protocol):
-    """Images for any combination of factors, as `hfvae.sprites.Sprites` draws them."""
+    """Images for any combination of factors, as a `hfvae.data.drawn.Drawn` draws them."""
 
     counts: tuple[int, ...]
 
@@ -22,6 +22,7 @@ class Drawable(Protocol):
     def images(self, factors: Tensor) -> Tensor: ...
 
 
+SPREAD = 2000  # images that tell how a latent varies over all of them
 BINS = 20  # Locatello et al. 2019 (arXiv:1811.12359), appendix C: histograms of 20 bins
 
 
@@ -117,13 +118,13 @@ def factor_vae_score(
 
     Args:
         encode: images (B, C, H, W) in [0, 1] -> latents (B, D).
-        dataset: draws images for any factors, see `hfvae.sprites.Sprites`.
+        dataset: draws images for any factors, see `hfvae.data.drawn.Drawn`.
         generator: of the factors.
         votes: how many to learn from.
         batch: images for each vote.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    spread = encode(dataset.images(dataset.draw_factors(2000, generator))).var(dim=0)
+    spread = encode(dataset.images(dataset.draw_factors(SPREAD, generator))).var(dim=0)
     votes_of = torch.arange(len(dataset.counts)).repeat(votes // len(dataset.counts) + 1)
     active = spread.sqrt() > 0.05  # as in Locatello et al. 2019
     if not active.any():

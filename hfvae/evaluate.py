@@ -15,13 +15,12 @@ from torch import Tensor
 
 from . import functional as F
 from .base import BaseAutoencoder
-from .data import ImageSet, load_images
+from .data import DataError, ImageSet, load_images
+from .data.drawn import Drawn
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN, expand
 from .machine import keep_freed_memory
 from .models import from_pretrained
-from .sources import DataError
-from .sprites import FACTORS, Sprites
 
 SAMPLES = 10  # of z for −log p(x), unless told otherwise: a quick look
 LARGEST_BATCH = 2**20  # numbers in a batch of images
@@ -80,8 +79,8 @@ def evaluate(
     results["psnr"], _ = _mean_and_error(torch.cat(found["psnr"]))
     if large_enough:
         results["ssim"] = float(ssim.compute())
-    if images.factors is not None and len(model.latent_shape) == 1:
-        results |= disentanglement(model, seed)
+    if images.drawn is not None and len(model.latent_shape) == 1:
+        results |= disentanglement(model, images.drawn, seed)
     return results | {
         "images": n,
         "seed": seed,
@@ -98,30 +97,29 @@ def latent_metrics(model: BaseAutoencoder, images: ImageSet, seed: int) -> dict[
     return latents.summary(found)
 
 
-def disentanglement(model: BaseAutoencoder, seed: int) -> dict[str, float]:
-    """All scores on sprites of the model's size, which draw any combination of factors.
+def disentanglement(model: BaseAutoencoder, drawn: Drawn, seed: int) -> dict[str, float]:
+    """All scores, on images of a set of known factors.
 
     And `latent_x`, the number of the latent that tells most about the factor x, and so on.
     """
-    sprites = Sprites(model.config.size, model.config.channels)
     generator = torch.Generator().manual_seed(seed)
 
     def encode(x: Tensor) -> Tensor:
         return model.encode(model.likelihood.observe(x, generator).to(model.device)).cpu()
 
-    factors = sprites.draw_factors(FACTOR_SAMPLES, generator)
-    z = torch.cat([encode(sprites.images(some)) for some in factors.split(256)])
+    factors = drawn.draw_factors(FACTOR_SAMPLES, generator)
+    z = torch.cat([encode(drawn.images(some)) for some in factors.split(256)])
     told = information(z, factors)
     telling = {
         f"latent_{name}": int(shares.argmax())
-        for name, shares in zip(FACTORS, told, strict=True)
+        for name, shares in zip(drawn.values, told, strict=True)
         if shares.max() > TELLING
     }
     return telling | {
         "mig": mig(z, factors),
         "sap": sap(z, factors),
         **dci(z, factors),
-        "factor_vae_score": factor_vae_score(encode, sprites, generator),
+        "factor_vae_score": factor_vae_score(encode, drawn, generator),
     }
 
 

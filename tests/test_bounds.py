@@ -17,9 +17,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 from pyarrow import parquet
 
-from hfvae import decoding
-from hfvae.data import load_images
-from hfvae.sources import DataError
+from hfvae.data import DataError, cache, load_images
 
 pytestmark = pytest.mark.quick
 
@@ -82,8 +80,8 @@ def test_postscript_starts_no_program(photos, tmp_path, monkeypatch):
 
 
 def test_names_need_not_be_utf8(photos, tmp_path, monkeypatch, train_py):
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(decoding, "WORTH_KEEPING", 1)
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 1)
     strange = os.fsencode(photos)
     for i, name in enumerate([b"\xff.png", b"\xfe.png"]):
         os.rename(photos / f"{i}.png", strange + b"/" + name)

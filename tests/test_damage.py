@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 import hfvae
-from hfvae import decoding
-from hfvae.data import load_images
+from hfvae.data import cache, load_images
 from hfvae.errors import HubError
 from hfvae.training import checkpoint
 
@@ -182,8 +181,8 @@ def test_a_damaged_checkpoint_is_the_same_or_refused(unfinished, n):
 @pytest.fixture
 def kept(photos, tmp_path, monkeypatch):
     """A function that reads images which are kept decoded in a folder, and that folder."""
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(decoding, "WORTH_KEEPING", 100)
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 100)
     read = functools.partial(load_images, str(photos))
     read()
     (folder,) = (tmp_path / "cache" / "decoded").iterdir()
@@ -232,9 +231,8 @@ def test_damaged_kept_images_are_decoded_again(kept, n):
 
 KILLED = """
 import os, signal, sys
-from hfvae import decoding
-from hfvae.data import load_images
-decoding.WORTH_KEEPING = 100
+from hfvae.data import cache, load_images, records
+cache.WORTH_KEEPING = 100
 left, real = [int(sys.argv[2])], {where}.{what}
 def last(*arguments):
     left[0] -= 1
@@ -244,7 +242,7 @@ def last(*arguments):
 {where}.{what} = last
 """
 WRITING = KILLED.format(where="os", what="fsync") + "import train\ntrain.main()"
-DECODING = KILLED.format(where="decoding", what="to_bytes") + "load_images(sys.argv[1])"
+DECODING = KILLED.format(where="records", what="to_bytes") + "load_images(sys.argv[1])"
 
 
 def killed(program, *argv, home=None):
@@ -295,20 +293,20 @@ def test_other_hidden_folders_stay(photos, tmp_path, train_py):
     ],
 )
 def test_killed_while_it_decodes_it_leaves_nothing_behind(photos, tmp_path, kills, monkeypatch):
-    cache = tmp_path / ".cache" / "hfvae"
-    monkeypatch.setattr(decoding, "CACHE", cache)
-    monkeypatch.setattr(decoding, "WORTH_KEEPING", 100)
+    kept = tmp_path / ".cache" / "hfvae"
+    monkeypatch.setattr(cache, "CACHE", kept)
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 100)
     for kill in kills:
         assert killed(DECODING, photos, kill, home=tmp_path)
-    assert hidden(cache / "decoded")
-    living = cache / "decoded" / ".living"
+    assert hidden(kept / "decoded")
+    living = kept / "decoded" / ".living"
     living.mkdir()
     with open(living / "pixels", "wb") as file:
-        decoding._lock(file)
+        cache._lock(file)
         load_images(str(photos))
-        assert hidden(cache / "decoded") == [".living"]
+        assert hidden(kept / "decoded") == [".living"]
     load_images(str(photos))
-    assert hidden(cache / "decoded") == []
+    assert hidden(kept / "decoded") == []
 
 
 # A full disk

@@ -5,9 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hfvae import data, decoding, sprites
-from hfvae.data import load_images
-from hfvae.sources import DataError
+from hfvae.data import DataError, cache, load_images, records, sprites
+from hfvae.data.sprites import Sprites
 
 pytestmark = pytest.mark.quick
 
@@ -21,26 +20,26 @@ def draw(n, height=12, width=16, channels=3, seed=0):
 
 
 def test_sprites_are_a_function_of_their_factors():
-    factors = sprites.draw_factors(20, torch.Generator().manual_seed(0))
-    images = sprites.render(factors, (32, 40))
+    factors = Sprites().draw_factors(20, torch.Generator().manual_seed(0))
+    images = Sprites((32, 40)).images(factors)
     assert images.shape == (20, 3, 32, 40)
-    assert torch.equal(images, sprites.render(factors, (32, 40)))
-    assert torch.equal(images[3:4], sprites.render(factors[3:4], (32, 40)))
+    assert torch.equal(images, Sprites((32, 40)).images(factors))
+    assert torch.equal(images[3:4], Sprites((32, 40)).images(factors[3:4]))
 
 
 @pytest.mark.parametrize("factor", range(6))
 def test_every_factor_changes_the_image_at_every_step(factor):
     base = torch.tensor([[2, 3, 8, 8, 8, 4]])
-    count = list(sprites.FACTORS.values())[factor]
+    count = Sprites().counts[factor]
     factors = base.repeat(count, 1)
     factors[:, factor] = torch.arange(count)
-    images = sprites.render(factors).float()
+    images = Sprites().draw(factors).float()
     assert (images[1:] - images[:-1]).abs().flatten(1).sum(1).min() > 500
 
 
 def test_no_two_tilts_of_a_square_look_alike():
     factors = torch.tensor([[0, 5, tilt, 8, 8, 0] for tilt in range(16)])
-    images = sprites.render(factors).float()
+    images = Sprites().draw(factors).float()
     apart = torch.cdist(images.flatten(1), images.flatten(1), p=1) + 1e9 * torch.eye(16)
     assert apart.min() > 1000
 
@@ -48,31 +47,31 @@ def test_no_two_tilts_of_a_square_look_alike():
 def test_position_and_scale_are_where_the_factors_say():
     """The centre of mass moves by the same way for every step of x; the area grows with scale²."""
     factors = torch.tensor([[1, 3, 8, x, 8, 0] for x in range(16)])
-    mass = sprites.render(factors, (128, 128), 1).double()[:, 0]
+    mass = Sprites((128, 128), 1).draw(factors).double()[:, 0]
     centre = (mass.sum(1) * (torch.arange(128) + 0.5)).sum(1) / mass.sum((1, 2))
     expected = torch.linspace(0.25, 0.75, 16).double() * 128
     assert (centre - expected).abs().max() < 0.2
     factors = torch.tensor([[0, scale, 8, 8, 8, 7] for scale in range(6)])
-    side = sprites.render(factors, (128, 128), 1).double().sum((1, 2, 3)).div(255).sqrt()
+    side = Sprites((128, 128), 1).draw(factors).double().sum((1, 2, 3)).div(255).sqrt()
     expected = 2 * 0.85 * 128 * torch.linspace(0.10, 0.20, 6).double()
     assert (side / expected - 1).abs().max() < 0.01
 
 
 def test_sprites_refuse_what_they_cannot_draw():
     with pytest.raises(ValueError, match="below"):
-        sprites.render(torch.tensor([[3, 0, 0, 0, 0, 0]]))
+        Sprites().images(torch.tensor([[3, 0, 0, 0, 0, 0]]))
     with pytest.raises(ValueError, match="1, 3 or 4"):
-        sprites.render(torch.zeros(1, 6, dtype=torch.int64), channels=2)
+        Sprites(channels=2)
 
 
 def test_sprites_of_both_splits_differ_and_know_their_factors(monkeypatch):
-    monkeypatch.setattr(data, "SPRITES", {"train": 50, "test": 50})
+    monkeypatch.setattr(sprites, "COUNTS", {"train": 50, "test": 50})
     train, test = load_images("sprites"), load_images("sprites", "test", size=(16, 24), channels=1)
     assert train.pixels.shape == (50, 3, 64, 64)
     assert test.pixels.shape == (50, 1, 16, 24)
     both = torch.cat([train.factors, test.factors])
     assert len(both.unique(dim=0)) == 100  # no image is in both
-    assert torch.equal(train.pixels, sprites.render(train.factors))
+    assert torch.equal(train.pixels, Sprites().draw(train.factors))
 
 
 # Folders
@@ -150,14 +149,13 @@ def test_large_sets_live_in_a_file(tmp_path, monkeypatch):
     for i, image in enumerate(draw(10)):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     small = load_images(str(tmp_path)).pixels
-    monkeypatch.setattr(decoding, "IN_MEMORY", 100)
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cache, "IN_MEMORY", 100)
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
     large = load_images(str(tmp_path)).pixels
     assert torch.equal(small, large)
+    # The file has no name, and goes with the process.
     assert (tmp_path / "cache").is_dir()
-    assert not any(
-        (tmp_path / "cache").iterdir()
-    )  # the file has no name, and goes with the process
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_parquet_folders_files_and_columns(tmp_path):
@@ -208,8 +206,8 @@ def test_a_missing_set_is_refused_in_words(tmp_path, make, message):
 @pytest.fixture
 def many(tmp_path, monkeypatch):
     """A folder of images that are many enough to be kept decoded."""
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(decoding, "WORTH_KEEPING", 100)
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 100)
     (tmp_path / "many").mkdir()
     for i, image in enumerate(draw(20)):
         Image.fromarray(image).save(tmp_path / "many" / f"{i}.png")
@@ -225,12 +223,12 @@ def test_many_images_are_decoded_once(many, monkeypatch):
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(decoding, "_decode", never)
+    monkeypatch.setattr(records, "_decode", never)
     again = load_images(str(many))
     assert "using 18 images decoded before" in again.note
     assert torch.equal(first.pixels, again.pixels)
     assert again.skipped == first.skipped
-    monkeypatch.setattr(decoding, "IN_MEMORY", 10)  # mapped from the file
+    monkeypatch.setattr(cache, "IN_MEMORY", 10)  # mapped from the file
     assert torch.equal(load_images(str(many)).pixels, first.pixels)
 
 
@@ -249,7 +247,7 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_half_kept(many, tmp_path, mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding.os, "posix_fallocate", full)
+        patch.setattr(cache.os, "posix_fallocate", full)
         images = load_images(str(many))
     assert len(images) == 18
     assert "not kept: [Errno 28] No space left" in images.note
@@ -258,7 +256,7 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_half_kept(many, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "_decode", interrupted)
+        patch.setattr(records, "_decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_images(str(many))
     assert not list((tmp_path / "cache" / "decoded").iterdir())

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from hfvae.data.sprites import Sprites
 from hfvae.disentanglement import dci, factor_vae_score, information, mig, sap
-from hfvae.sprites import Sprites
 
 pytestmark = pytest.mark.quick
 

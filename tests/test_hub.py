@@ -20,11 +20,10 @@ from PIL import Image
 
 import hfvae
 from hfvae import VAE, HubError, VAEConfig
-from hfvae.data import load_images
+from hfvae.data import DataError, load_images
 from hfvae.hub import push_folder, source
 from hfvae.hub.card import is_edited, sign
 from hfvae.priors.mixture import GaussianMixture
-from hfvae.sources import DataError
 
 pytestmark = pytest.mark.quick
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from trackio.sqlite_storage import SQLiteStorage
 
 import hfvae
-from hfvae import data, evaluate
+from hfvae import evaluate
+from hfvae.data import load_images, sprites
 from hfvae.disentanglement import factor_vae_score
 from hfvae.priors.mixture import GaussianMixture
 from hfvae.report import advice
@@ -134,7 +135,7 @@ def test_options_reach_the_model(photos, tmp_path, train_py, extra):
 def test_every_family_from_training_to_the_evaluation(
     name, dataset, photos, tmp_path, monkeypatch, train_py
 ):
-    monkeypatch.setattr(data, "SPRITES", {"train": 40, "test": 10})
+    monkeypatch.setattr(sprites, "COUNTS", {"train": 40, "test": 10})
     monkeypatch.setattr(evaluate, "FACTOR_SAMPLES", 400)
     monkeypatch.setattr(evaluate, "factor_vae_score", partial(factor_vae_score, votes=24, batch=4))
     out = tmp_path / "out"
@@ -200,7 +201,7 @@ def test_a_mixture_of_few_images_sees_the_whole_width_of_their_posteriors(
     train_py(*argv)
     model = hfvae.from_pretrained(out)
     assert model.config.prior_components == len(model.prior.weights) == 3
-    images = data.load_images(str(photos), "train", size=(16, 16), channels=3)
+    images = load_images(str(photos), "train", size=(16, 16), channels=3)
     x = images.pixels.float() / 255
     z = seen[0].view(-1, len(x), 4)
     assert z.numel() / 4 == pytest.approx(stages.ENOUGH_LATENTS, rel=0.01)
@@ -394,7 +395,7 @@ def test_half_the_bytes_are_what_was_measured(photos, tmp_path, train_py):
     train_py(*argv)
     assert load_file(out / "model.safetensors")["encoder.body.0.weight"].dtype == torch.float16
     model = hfvae.from_pretrained(out)
-    held_out = data.load_images(str(photos), "test", size=(16, 16), channels=3)
+    held_out = load_images(str(photos), "test", size=(16, 16), channels=3)
     written = json.loads((out / "evaluation.json").read_text())
     assert evaluate.evaluate(model, held_out)["elbo"] == pytest.approx(written["elbo"], rel=1e-5)
 

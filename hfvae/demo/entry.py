@@ -16,7 +16,6 @@ from ..functional import psnr
 from ..hub import CARD, load
 from ..images import first_row, to_mode, to_pil
 from ..models import FAMILIES
-from ..sprites import FACTORS
 from .explorers import EXPLORERS
 from .inputs import open_safely, words
 from .scrubber import data_uri, sheet
@@ -83,8 +82,9 @@ class Entry:
             if type(n) in (int, float) and abs(n) < SHOWN  # not NaN, nor true
         }
         self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
-        # What latents of sprites stand for, where that was measured.
-        factors = {name: numbers.get(f"latent_{name}") for name in FACTORS}
+        # What latents stand for, where that was measured: names of letters, which may be shown.
+        found = {re.fullmatch("latent_([a-z0-9_]{1,30})", name): n for name, n in numbers.items()}
+        factors = {m[1].replace("_", " "): n for m, n in found.items() if m}
         self.explorer = EXPLORERS[self.model.bottleneck.view](self.model, factors)
 
     def draws(self, count: int, seed: int, temperature: float = 1.0) -> Tensor:

@@ -83,6 +83,7 @@ def render_card(
     results: dict[str, Any] | None = None,
     dataset: str | None = None,
     licence: str | None = None,
+    credit: str = "",
     base_model: str | None = None,
     pictures: bool = False,
     custom_parts: Sequence[str] = (),
@@ -97,6 +98,7 @@ def render_card(
         results: evaluation.json.
         dataset: what it was trained on; owner/name is a Hub data set.
         licence: of these data.
+        credit: sentences on where they are from.
         base_model: the Hub id of the model that it was fine-tuned from.
         pictures: whether samples.png and reconstructions.png lie beside the card.
         custom_parts: "encoder" or "decoder", where the model has its own.
@@ -143,6 +145,7 @@ def render_card(
         rows=rows,
         training=training,
         data_licence=licence,
+        credit=credit,
     )
     return sign(str(card))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..configs import PRESETS, PRIORS, Check, integer, number, one_of, optional, registered
+from ..data import dataset_name
 from ..errors import expand, printable
-from ..sources import dataset_name
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
 LIKELIHOODS = ("discretized-logistic", "gaussian", "bernoulli")

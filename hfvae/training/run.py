@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..base import BaseAutoencoder
-from ..data import ImageSet, load_images
+from ..data import ImageSet, find_source, load_images
 from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
 from ..hub import CARD, CONFIG, MEASURED, WEIGHTS, is_path, model_files
@@ -21,7 +21,6 @@ from ..hub.card import render_card
 from ..hub.lock import locked
 from ..machine import best_precision, keep_freed_memory, threads_left
 from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
-from ..sources import check_name, licence
 from . import checkpoint
 from .budget import make_budgets
 from .build import build, learned_prior, model_config, with_base
@@ -50,7 +49,7 @@ def train(config: TrainConfig) -> BaseAutoencoder:
     # All that can be refused is refused before the images are read.
     config, base = with_base(config)
     model_config(config, base, config.resolution or (64, 64), config.channels or 3)
-    check_name(config.dataset)
+    find_source(config.dataset)
     check_writable(config.folder)
     accelerator = make_accelerator(config)
     with alone_in(config.folder) if accelerator.is_main_process else nullcontext():
@@ -295,7 +294,8 @@ def leave_behind(
         repo=config.hub_model_id if config.push_to_hub else str(folder),
         results=results,
         dataset=run.images.name if expand(config.dataset).exists() else config.dataset,
-        licence=config.license or licence(config.dataset),
+        licence=config.license or run.images.licence,
+        credit=run.images.credit,
         base_model=source if source and not is_path(source) else None,
         pictures=True,
         training={"summary": summary(run), "command": config.command()},
