@@ -39,20 +39,22 @@ class Row(NamedTuple):
 
 
 START = {"prior": "flow", "prior_layers": 8, "prior_width": 128, "latent_dim": 32, "hidden": 256}
+WIDER = {"hidden": 512}
 ROWS: dict[str, Row] = {
     "start": Row(),
     "N(0, I)": Row(1.25, {"prior": "standard-normal"}),
     "widths 32, 64, 128": Row(0.65, {"widths": (32, 64, 128)}),
-    "hidden layer of 512": Row(0.95, {"hidden": 512}),
-    "40 latents": Row(1.0, {"latent_dim": 40}),
-    "8 couplings of 256": Row(0.9, {"prior_width": 256}),
-    "4 couplings of 256": Row(1.0, {"prior_layers": 4, "prior_width": 256}),
-    "learning rate 4e-3": Row(training={"learning_rate": 4e-3}),
-    "learning rate 1e-3": Row(training={"learning_rate": 1e-3}),
-    "batches of 64": Row(1.5, batch=64),
-    "batches of 256": Row(0.6, batch=256),
-    "KL warm-up of a tenth": Row(training={"kl_warmup_steps": 600}),
-    "moving average": Row(training={"use_ema": True}),
+    "hidden layer of 512": Row(0.95, WIDER),
+    "... of 1024": Row(0.85, {"hidden": 1024}),
+    "... of 512, widths 32, 64, 128": Row(0.6, WIDER | {"widths": (32, 64, 128)}),
+    "... of 512, learning rate 4e-3": Row(0.95, WIDER, {"learning_rate": 4e-3}),
+    "... of 512, learning rate 1e-3": Row(0.95, WIDER, {"learning_rate": 1e-3}),
+    "... of 512, 40 latents": Row(0.95, WIDER | {"latent_dim": 40}),
+    "... of 512, 4 couplings of 256": Row(1.0, WIDER | {"prior_layers": 4, "prior_width": 256}),
+    "... of 512, batches of 64": Row(1.4, WIDER, batch=64),
+    "... of 512, batches of 256": Row(0.55, WIDER, batch=256),
+    "... of 512, moving average": Row(0.95, WIDER, {"use_ema": True}),
+    "... of 512, KL warm-up of a tenth": Row(0.95, WIDER, {"kl_warmup_steps": 570}),
 }
 
 
