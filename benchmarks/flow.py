@@ -1,7 +1,7 @@
 """What makes a VAE with a flow prior learn most in little time: one thing changed at a time.
 
-    python benchmarks/flow.py                              # all rows, about five minutes each
-    python benchmarks/flow.py --rows "start" "4 latents"   # some; those of earlier calls stay
+    python benchmarks/flow.py                              # all rows, about five minutes each of one core
+    python benchmarks/flow.py --rows start "N(0, I)"   # some; those of earlier calls stay
 
 On dynamically binarized MNIST. Writes benchmarks/results/flow.json, each row with its own commit.
 A row whose steps take longer gets fewer, in proportion, so that a busy machine changes nothing.
@@ -62,7 +62,8 @@ def measure(row: Row, steps: int, data: str | None) -> dict[str, Any]:
     torch.manual_seed(0)
     settings = START | row.model
     model = VAE(VAEConfig(image_size=28, channels=1, likelihood="bernoulli", **settings))
-    budget, images = Budget(round(steps * row.share), None), load_images("mnist", "train", data_dir=data)
+    budget = Budget(round(steps * row.share), None)
+    images = load_images("mnist", "train", data_dir=data)
     fitted = fit(model, images, budget, row.batch, **row.training)
     held_out = load_images("mnist", "test", data_dir=data)
     found = evaluate(fitted, held_out, samples=0)
