@@ -1,6 +1,6 @@
 """What makes a VAE with a flow prior learn most in little time: one thing changed at a time.
 
-    python benchmarks/flow.py                              # all rows, about five minutes each of one core
+    python benchmarks/flow.py                         # all rows, about an hour of one core
     python benchmarks/flow.py --rows start "N(0, I)"   # some; those of earlier calls stay
 
 On dynamically binarized MNIST. Writes benchmarks/results/flow.json, each row with its own commit.
