@@ -128,10 +128,17 @@ def medians(runs: list[dict[str, Any]], spread_of: str) -> dict[str, Any]:
 
 
 def fit(
-    model: BaseAutoencoder, images: ImageSet, budget: Budget, batch: int = 128, seed: int = 0
+    model: BaseAutoencoder,
+    images: ImageSet,
+    budget: Budget,
+    batch: int = 128,
+    seed: int = 0,
+    **settings: Any,
 ) -> BaseAutoencoder:
-    """Train a model by hfvae's trainer, with its defaults, and return what it would save."""
-    config = TrainConfig(seed=seed, checkpointing_steps=0, output_dir=OUT / "fit")
+    """Train a model by hfvae's trainer, with other settings than its defaults if there are any,
+    and return what it would save."""
+    folder = OUT / "fit"
+    config = TrainConfig(seed=seed, checkpointing_steps=0, output_dir=folder, **settings)
     accelerator = make_accelerator(config)
     run = Run(
         config, model, images, {"model": budget}, {"model": batch}, accelerator, config.folder

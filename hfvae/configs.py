@@ -317,11 +317,12 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
 
 # What `train.py --model` offers. The beta-VAE's scale is fixed because a learned one would shrink
 # until the reconstruction drowns beta again. Its hidden layer (as in Burgess et al. 2018) keeps
-# factors apart: a nearly linear encoder codes the place of a thing times its size.
+# factors apart: a nearly linear encoder codes the place of a thing times its size. The flow-vae's
+# costs one step in twenty, and is worth more than wider convolutions (benchmarks/README.md).
 PRESETS: dict[str, partial[Config]] = {
     "autoencoder": partial(AutoencoderConfig),
     "vae": partial(VAEConfig),
-    "flow-vae": partial(VAEConfig, prior="flow"),
+    "flow-vae": partial(VAEConfig, prior="flow", hidden=512),
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
     "vq-vae": partial(VQVAEConfig),
     "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),

@@ -136,3 +136,17 @@ def test_a_flow_is_learned_with_the_model(tmp_path, train_py):
     z = torch.randn(200, 4)
     assert not torch.allclose(model.prior.nll(z), StandardNormal(4).nll(z), atol=0.1)
     assert model.prior.nll(z).isfinite().all()
+
+
+def test_a_flow_goes_on_when_its_model_is_fine_tuned(tmp_path, train_py):
+    """With no word of --model: under N(0, I) its latents would be far from where they may be."""
+    base = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow", hidden=8))
+    base.prior.fitted.fill_(True)
+    base.save_pretrained(tmp_path / "base")
+    train_py(
+        "--model_name_or_path", tmp_path / "base", "--dataset", "sprites",
+        "--max_train_steps", 1, "--train_batch_size", 8, "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    tuned = hfvae.from_pretrained(tmp_path / "out")
+    assert tuned.config == base.config
+    assert (tuned.prior.maps - base.prior.maps).abs().max() < 0.01

@@ -29,24 +29,35 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
     if not source:
         return dataclasses.replace(config, model=config.model or "vae"), None
     base = from_pretrained(source)
-    kind = base.config.model_type
-    preset = PRESETS[config.model or kind]
+    model = config.model or preset_like(base.config)
+    preset = PRESETS[model]
     family: Any = preset.func
-    if family.model_type != kind:
-        raise TrainingError(f"{source} is a {kind}, not a {config.model}")
-    for name, value in preset.keywords.items():
+    if family.model_type != base.config.model_type:
+        raise TrainingError(f"{source} is a {base.config.model_type}, not a {model}")
+    for name, value in preset.keywords.items() if config.model else ():
         if getattr(base.config, name) != value and getattr(config, name, None) is None:
             raise TrainingError(
-                f"{source} is no {config.model}: its {name} is {getattr(base.config, name)}, not "
+                f"{source} is no {model}: its {name} is {getattr(base.config, name)}, not "
                 f"{value}; leave --model away to keep what it is"
             )
     settled = dataclasses.replace(
         config,
-        model=config.model or kind,
+        model=model,
         resolution=config.resolution or base.config.size,
         channels=config.channels or base.config.channels,
     )
     return settled, base
+
+
+def preset_like(config: Config) -> str:
+    """Where a model that is fine-tuned goes on: what has its prior, or else its family's first."""
+    alike = [
+        name
+        for name, preset in PRESETS.items()
+        if preset.func.model_type == config.model_type
+        and preset.keywords.get("prior") == config.prior
+    ]
+    return alike[0] if alike else config.model_type
 
 
 def model_config(
