@@ -66,14 +66,17 @@ class Latents(nn.Module, ABC):
         event_shape: of what a prior is over.
         random: whether q(z|x) and a prior make an evidence lower bound.
         density: whether q(z|x) has one, so that draws of it can be weighed by importance.
-        view: how the demo shows z: as a "vector" of numbers, or as a grid of "codes".
+        weighed: how many draws are, unless told otherwise: so few of thousands of latents would
+            tell no more than the ELBO.
+        view: how the demo shows z: as a "vector" of numbers, or as a "grid" of them or of "codes".
     """
 
     in_features: int
     shape: tuple[int, ...]
     random: ClassVar[bool] = True
     density: ClassVar[bool] = False
-    view: ClassVar[str] = "vector"
+    weighed: int = 10
+    view: str = "vector"
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -30,7 +30,9 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
         return dataclasses.replace(config, model=config.model or "vae"), None
     base = from_pretrained(source)
     kind = base.config.model_type
-    preset = PRESETS[config.model or kind]
+    # Of several that it could be, the most particular, which stand last.
+    own = [name for name, preset in PRESETS.items() if describes(preset, base.config)]
+    preset = PRESETS[config.model or own[-1]]
     family: Any = preset.func
     if family.model_type != kind:
         raise TrainingError(f"{source} is a {kind}, not a {config.model}")
@@ -42,7 +44,7 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
             )
     settled = dataclasses.replace(
         config,
-        model=config.model or kind,
+        model=config.model or own[-1],
         resolution=config.resolution or base.config.size,
         channels=config.channels or base.config.channels,
     )
@@ -60,31 +62,37 @@ def model_config(
         TrainingError: something was asked for that the family does not have or take.
     """
     preset = PRESETS[config.model or "vae"]
-    kind: Any = preset.func
+    like = base.config if base else preset()
     given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given = {name: value for name, value in given.items() if value is not None}
     given |= {"image_size": size[0] if size[0] == size[1] else size, "channels": channels}
-    fields = {f.name for f in dataclasses.fields(kind)}
+    fields = {f.name for f in dataclasses.fields(like)}
     unknown = sorted(given.keys() - fields)
     if "beta" not in fields:
         unknown += [name for name in OF_A_WEIGHED_RATE if getattr(config, name)]
-    prior = learned_prior(config)
-    if prior not in kind.priors():
+    prior = learned_prior(config, like)
+    if prior not in like.priors():
         unknown.append("prior")
     if unknown:
         raise TrainingError(f"--{unknown[0]} means nothing to --model {config.model}")
-    given["prior"] = kind().prior if prior_class(prior).later else prior
+    given["prior"] = type(like)().prior if prior_class(prior).later else prior
     try:
         return preset(**given) if base is None else dataclasses.replace(base.config, **given)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"--{error}") from error
 
 
-def learned_prior(config: TrainConfig) -> str:
-    """The prior that the model ends with: what was asked for, or its family's."""
+def describes(preset: Any, config: Config) -> bool:
+    """Whether a config is one of a preset's family with the preset's settings."""
+    return type(config) is preset.func and all(
+        getattr(config, name) == value for name, value in preset.keywords.items()
+    )
+
+
+def learned_prior(config: TrainConfig, like: Config) -> str:
+    """The prior that a model of such a config ends with: what was asked for, or its family's."""
     preset = PRESETS[config.model or "vae"]
-    family: Any = preset.func
-    return config.prior or preset.keywords.get("prior", family.trained_prior)
+    return config.prior or preset.keywords.get("prior", like.trained_prior)
 
 
 def build(
