@@ -117,7 +117,7 @@ def heads(name: str, value: Any) -> int:
 
 
 def checked(default: Any, check: Check, *, only_for: Callable[[Any], bool] | None = None) -> Any:
-    """A field of a config; `only_for` tells which configs have it, if the first format had it not."""
+    """A field of a config; `only_for` tells which have one that the first format did not know."""
     return field(default=default, metadata={"check": check, "only_for": only_for})
 
 

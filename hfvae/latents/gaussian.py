@@ -43,6 +43,9 @@ class GaussianPosterior(Posterior):
     def events(self, times: int = 1, generator: torch.Generator | None = None) -> Tensor:
         return self.repeat(times).sample(generator)
 
+    def kept(self) -> Tensor:
+        return torch.cat([self.mu, self.logvar], dim=1)
+
     def repeat(self, times: int) -> "GaussianPosterior":
         """The whole batch so many times over."""
         over = times, *[1] * (self.mu.ndim - 1)
@@ -65,6 +68,9 @@ class Gaussian(Latents):
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> GaussianPosterior:
         mu, logvar = h.chunk(2, dim=1)
         return GaussianPosterior(mu, logvar.clamp(-20, 20))  # one wild step must not overflow exp
+
+    def drawn(self, kept: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self(kept).sample(generator)
 
     def summary(self, tallies: Sequence[Tensor], rate: Tensor | None = None) -> dict[str, Any]:
         kl = {} if rate is None else {"kl": rate.double().mean().item()}

@@ -153,9 +153,7 @@ class AutoregressiveVectors(Autoregressive):
     GIVT: Tschannen et al. 2024 (arXiv:2312.02116), section 3.2.
     """
 
-    def __init__(
-        self, components: int, channels: int, *grid: int, width: int, layers: int
-    ) -> None:
+    def __init__(self, components: int, channels: int, *grid: int, width: int, layers: int) -> None:
         super().__init__(grid, width, layers)
         self.channels, self.components = channels, components
         self.embedding = nn.Linear(channels, width)

@@ -1,6 +1,5 @@
 """A layer of a causal transformer, over a whole sequence or place by place."""
 
-import torch
 from torch import Tensor, nn
 
 Cache = tuple[Tensor, Tensor]  # room for the keys and values of all places, (B, heads, T, D)
