@@ -155,7 +155,6 @@ class Config:
     """
 
     model_type: ClassVar[str]
-    words: ClassVar[str]  # what the family is called on a card
     finest: ClassVar[int] = 16  # default widths start here: the finest map costs the most time
     coarsest: ClassVar[int] = 4  # and halve the image until its longer side is this
 
@@ -216,6 +215,11 @@ class Config:
         return self.model_type
 
     @property
+    def words(self) -> str:
+        """What the family is called on a card."""
+        return self.model_type
+
+    @property
     def trained_prior(self) -> str:
         """What train.py gives such a model unless told otherwise."""
         return self.prior
@@ -252,14 +256,11 @@ class AutoencoderConfig(Config):
     """
 
     model_type = "autoencoder"
-    words = "An autoencoder"
+    words: ClassVar[str] = "An autoencoder"
+    trained_prior: ClassVar[str] = "mixture"
 
     latent_dim: int = checked(32, integer(1, 65536))
     prior_components: int = checked(10, integer(1, 1000))
-
-    @property
-    def trained_prior(self) -> str:
-        return "mixture"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +280,6 @@ class VAEConfig(Config):
     """
 
     model_type = "vae"
-    words = "A variational autoencoder (VAE)"
 
     spatial: bool = checked(False, switch, only_for=lambda config: config.spatial)
     latent_dim: int = checked(None, optional(integer(1, 65536)))
@@ -320,6 +320,10 @@ class VAEConfig(Config):
         return "spatial-vae" if self.spatial else self.model_type
 
     @property
+    def words(self) -> str:
+        return f"A {'spatial ' * self.spatial}variational autoencoder (VAE)"
+
+    @property
     def trained_prior(self) -> str:
         return "autoregressive" if self.spatial else "mixture"
 
@@ -347,7 +351,8 @@ class VQVAEConfig(Config):
     """
 
     model_type = "vq-vae"
-    words = "A vector-quantized variational autoencoder (VQ-VAE)"
+    words: ClassVar[str] = "A vector-quantized variational autoencoder (VQ-VAE)"
+    trained_prior: ClassVar[str] = "autoregressive"
     finest = 32
     coarsest = 8
 
@@ -366,10 +371,6 @@ class VQVAEConfig(Config):
         super().__post_init__()
         if self.quantizer == "fsq":
             fsq_levels(self.codebook_size)
-
-    @property
-    def trained_prior(self) -> str:
-        return "autoregressive"
 
 
 def fsq_levels(codebook_size: int) -> tuple[int, ...]:

@@ -215,6 +215,30 @@ def test_the_mean_and_spread_of_half_precision_are_close(generator):
     assert images.shape == half.shape
 
 
+# Training
+
+
+def test_it_is_trained_with_its_prior_and_fine_tuned_at_another_size(tmp_path, train_py):
+    argv = ["--dataset", "sprites", "--max_train_samples", "1000", "--train_batch_size", "8"]
+    steps = ["--max_train_steps", "3", "--prior_fraction", "0.5", "--learning_rate", "1e-3"]
+    first = ["--model", "spatial-vae", "--resolution", "32x24", "--widths", "4,8"]
+    words = train_py(*argv, *steps, *first, "--output_dir", tmp_path / "a")
+    assert "training the prior" in words
+    model = hfvae.from_pretrained(tmp_path / "a")
+    assert model.config.prior == "autoregressive"
+    results = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    assert results["elbo"] == pytest.approx(-results["reconstruction"] - results["kl"], rel=1e-6)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "decoded from what its transformer prior drew, cell by cell" in card
+    assert "A spatial variational autoencoder (VAE) of 32x24 images" in card
+    other = ["--model_name_or_path", tmp_path / "a", "--resolution", "48", "--learning_rate", "0.1"]
+    words = train_py(*argv, "--max_train_steps", "2", *other, "--output_dir", tmp_path / "b")
+    assert "start afresh" not in words  # convolutions fit any size
+    tuned = hfvae.from_pretrained(tmp_path / "b")
+    assert tuned.latent_shape == (8, 12, 12)
+    assert json.loads((tmp_path / "b" / "train_config.json").read_text())["model"] == "spatial-vae"
+
+
 # The demo
 
 

@@ -14,7 +14,6 @@ from ..data import ImageSet
 from ..evaluate import batches, latent_metrics
 from ..functional import uniform
 from ..hub import write_folder
-from ..latents import Posterior
 from ..priors import make_prior, prior_class
 from ..report import PROGRESS, advice, samples_png
 from .budget import beta
@@ -125,7 +124,7 @@ class PriorStage(Stage):
         run = self.run
         run.say("training the prior on the latents ...")
         most = MOST_NUMBERS // (self.passes * math.prod(run.model.latent_shape))
-        self.kept = self.encoded(some(run.images, most), Posterior.kept)
+        self.kept = self.encoded(some(run.images, most), lambda posterior: posterior.kept())
         self.give_prior()
         return len(self.kept)
 
