@@ -22,6 +22,7 @@ LAYERS = [
     {"base"},
     {"models"},
     {"evaluate", "report", "space"},
+    {"encode"},
     {"training"},
     {"demo"},
 ]

@@ -50,14 +50,10 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
 
 
 def preset_like(config: Config) -> str:
-    """Where a model that is fine-tuned goes on: what has its prior, or else its family's first."""
-    alike = [
-        name
-        for name, preset in PRESETS.items()
-        if preset.func.model_type == config.model_type
-        and preset.keywords.get("prior") == config.prior
-    ]
-    return alike[0] if alike else config.model_type
+    """Where a model that is fine-tuned goes on: what has its prior, or else the first of its kind."""
+    alike = [name for name, preset in PRESETS.items() if preset().kind == config.kind]
+    same = [name for name in alike if PRESETS[name].keywords.get("prior") == config.prior]
+    return (same or alike)[0]
 
 
 def model_config(
@@ -71,31 +67,30 @@ def model_config(
         TrainingError: something was asked for that the family does not have or take.
     """
     preset = PRESETS[config.model or "vae"]
-    kind: Any = preset.func
+    like = base.config if base else preset()
     given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given = {name: value for name, value in given.items() if value is not None}
     given |= {"image_size": size[0] if size[0] == size[1] else size, "channels": channels}
-    fields = {f.name for f in dataclasses.fields(kind)}
+    fields = {f.name for f in dataclasses.fields(like)}
     unknown = sorted(given.keys() - fields)
     if "beta" not in fields:
         unknown += [name for name in OF_A_WEIGHED_RATE if getattr(config, name)]
-    prior = learned_prior(config)
-    if prior not in kind.priors():
+    prior = learned_prior(config, like)
+    if prior not in like.priors():
         unknown.append("prior")
     if unknown:
         raise TrainingError(f"--{unknown[0]} means nothing to --model {config.model}")
-    given["prior"] = kind().prior if prior_class(prior).later else prior
+    given["prior"] = type(like)().prior if prior_class(prior).later else prior
     try:
         return preset(**given) if base is None else dataclasses.replace(base.config, **given)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"--{error}") from error
 
 
-def learned_prior(config: TrainConfig) -> str:
-    """The prior that the model ends with: what was asked for, or its family's."""
+def learned_prior(config: TrainConfig, like: Config) -> str:
+    """The prior that a model of such a config ends with: what was asked for, or its family's."""
     preset = PRESETS[config.model or "vae"]
-    family: Any = preset.func
-    return config.prior or preset.keywords.get("prior", family.trained_prior)
+    return config.prior or preset.keywords.get("prior", like.trained_prior)
 
 
 def build(

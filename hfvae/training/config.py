@@ -119,13 +119,15 @@ class TrainConfig:
     )
     random_flip: bool = flag(False, switch, "mirror images at random")
     widths: Any = flag(None, widths, "channels after each halving of the image: 32,64,128")
-    latent_dim: int | None = flag(None, integer(1, 65536), "how many numbers a latent has")
+    latent_dim: int | None = flag(
+        None, integer(1, 65536), "how many numbers a latent has, or a cell of a grid"
+    )
     beta: float | None = flag(None, number(0, 1e6), "weight of the KL, in nats per image")
     beta_start: float | None = flag(
         None, positive, "a larger beta to start from: latents part better"
     )
     prior: str | None = flag(
-        None, registered(PRIORS), "default: a mixture, or a transformer over codes; fitted after"
+        None, registered(PRIORS), "default: a mixture, or a transformer over a grid; fitted after"
     )
     prior_components: int | None = flag(
         None, integer(1, 1000), "how many Gaussians a mixture has; default: 10"
@@ -191,8 +193,8 @@ class TrainConfig:
                 raise ValueError(f"{name} needs push_to_hub")
         if self.beta_start and self.beta == 0:
             raise ValueError("beta_start falls by factors to beta, which must be more than 0")
-        if self.prior_components and self.prior not in (None, "mixture"):
-            raise ValueError("prior_components needs prior mixture")
+        if self.prior_components and self.prior not in (None, "mixture", "autoregressive"):
+            raise ValueError("prior_components needs prior mixture or autoregressive")
 
     @property
     def folder(self) -> Path:

@@ -240,7 +240,7 @@ def fit(
     say, folder = accelerator.print, config.folder
     if model.config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
-    prior = learned_prior(config)
+    prior = learned_prior(config, model.config)
     trained_later = PriorStage.trains(model, prior)
     budgets, batch_sizes = make_budgets(config, len(images), trained_later)
     run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)
