@@ -1,0 +1,54 @@
+// A model, and what lies beside it: its card, its numbers, held-out pictures to start from.
+
+import { load } from './client.js'
+import { firstRow, nth, numbers } from './pictures.js'
+import { megabytes } from './source.js'
+
+const FAMILIES = { autoencoder: 'autoencoder', vae: 'variational autoencoder', 'vq-vae': 'VQ-VAE' }
+const SHOWN = 1e9  // numbers beyond which none is shown
+const STARTS = 8  // new pictures to start from, where no held-out ones lie beside the model
+
+// `progress(words, share)` is told how far it is.
+export async function open(source, name, progress) {
+  progress(`Opening ${name} …`)
+  const text = new TextDecoder()
+  const config = await source.read('config.json')
+  if (!config) throw new Error(`${name} has no config.json: it is no model of hfvae.`)
+  const beside = Promise.all(['README.md', 'evaluation.json', 'reconstructions.png'].map((file) => source.read(file).catch(() => null)))
+  const weights = await source.read('model.safetensors', (done, all) =>
+    progress(`Fetching ${name}: ${all ? `${megabytes(done)} of ${megabytes(all)}` : megabytes(done)}`, all ? done / all : undefined))
+  if (!weights) throw new Error(`${name} has no model.safetensors: other weights are never read.`)
+  const bytes = weights.length
+  progress(`Reading ${name}, ${megabytes(bytes)} …`)
+  const model = await load(text.decode(config), weights.buffer)
+  const [height, width] = [model.config.image_size].flat().length > 1 ? model.config.image_size : [model.config.image_size, model.config.image_size]
+  const frame = { channels: model.config.channels, height, width }
+  if (![1, 3, 4].includes(frame.channels)) throw new Error(`${name}: no picture has ${frame.channels} channels.`)
+  const [card, evaluation, rows] = await beside
+  return {
+    name, model, frame,
+    samples: model.config.prior !== 'none',
+    card: card ? text.decode(card) : '',
+    measured: measured(evaluation && text.decode(evaluation)),
+    heldOut: rows ? await firstRow(new Blob([rows]), frame).catch(() => []) : [],
+    facts: [
+      FAMILIES[model.config.model_type] ?? model.config.model_type, `${height} × ${width} pixels`,
+      model.config.prior === 'none' ? 'no prior' : `prior: ${model.config.prior}`, megabytes(bytes),
+    ].join(' · '),
+  }
+}
+
+// Pictures to start from: held-out images, else new ones, else none.
+export async function starts({ model, frame, samples, heldOut }) {
+  if (heldOut.length || !samples) return heldOut
+  const drawn = await model.sample(STARTS, 0, 1)
+  return Array.from({ length: drawn.length / numbers(frame) }, (_, i) => nth(drawn, i, frame))
+}
+
+function measured(json) {
+  try {
+    return Object.fromEntries(Object.entries(JSON.parse(json) ?? {}).filter(([, n]) => Number.isFinite(n) && Math.abs(n) < SHOWN))
+  } catch {
+    return {}
+  }
+}
