@@ -1,6 +1,6 @@
 // An animated GIF, which every place where people talk can show: GIF89a, one palette, LZW.
 
-import { toImageData } from './pictures.js'
+import { toImageData } from "./pictures.js"
 
 const COLOURS = 256, BITS = 5  // of a channel, where colours are counted
 const SIDE = 256  // pixels that the longer side has at least
@@ -13,8 +13,8 @@ export async function gif(images, frame, milliseconds) {
   const [w, h] = [frame.width * factor, frame.height * factor]
   const word = (n) => [n & 255, n >> 8]
   const parts = [
-    'GIF89a', [...word(w), ...word(h), 0xf7, 0, 0], palette,
-    [0x21, 0xff, 11], 'NETSCAPE2.0', [3, 1, 0, 0, 0],  // again and again
+    "GIF89a", [...word(w), ...word(h), 0xf7, 0, 0], palette,
+    [0x21, 0xff, 11], "NETSCAPE2.0", [3, 1, 0, 0, 0],  // again and again
   ]
   for (const data of shown) {
     const indices = new Uint8Array(w * h)
@@ -27,7 +27,7 @@ export async function gif(images, frame, milliseconds) {
     await new Promise((go) => setTimeout(go))
   }
   parts.push([0x3b])
-  return new Blob(parts.map((part) => (Array.isArray(part) ? new Uint8Array(part) : part)), { type: 'image/gif' })
+  return new Blob(parts.map((part) => (Array.isArray(part) ? new Uint8Array(part) : part)), { type: "image/gif" })
 }
 
 // Colours by median cut (Heckbert 1982), and which of them is a pixel's: the box that it was cut into.

@@ -6,7 +6,7 @@ const MARKUP = /^(#{1,6}\s|\s*[-*] |\||\s*(`{3,}|~{3,})|!\[[^\]]*\]\([^)]*\)\s*$
 
 // `pictures`: name -> what makes an element of a picture that lies beside the card.
 export function render(markdown, pictures = {}) {
-  const lines = markdown.replace(/\r/g, '').replace(/^---\n[^]*?\n---\n/, '').split('<!-- Written by hfvae')[0].split('\n')
+  const lines = markdown.replace(/\r/g, "").replace(/^---\n[^]*?\n---\n/, "").split("<!-- Written by hfvae")[0].split("\n")
   const found = document.createDocumentFragment()
   const put = (name, ...inside) => found.appendChild(element(name, ...inside))
   while (lines.length) {
@@ -20,15 +20,15 @@ export function render(markdown, pictures = {}) {
     if (fence) {
       const end = lines.findIndex((other) => other.trim().startsWith(fence))
       const code = lines.splice(0, end < 0 ? lines.length : end + 1)
-      put('pre', element('code', (end < 0 ? code : code.slice(0, -1)).join('\n')))
-    } else if (heading) put(heading[1].length < 3 ? 'h2' : 'h3', ...inline(heading[2]))
-    else if (/^\|/.test(line)) put('div', table(while_(/^\|/))).className = 'table'
-    else if (/^\s*[-*] /.test(line)) put('ul', ...while_(/^\s*[-*] /).map((item) => element('li', ...inline(item.replace(/^\s*[-*] /, '')))))
+      put("pre", element("code", (end < 0 ? code : code.slice(0, -1)).join("\n")))
+    } else if (heading) put(heading[1].length < 3 ? "h2" : "h3", ...inline(heading[2]))
+    else if (/^\|/.test(line)) put("div", table(while_(/^\|/))).className = "table"
+    else if (/^\s*[-*] /.test(line)) put("ul", ...while_(/^\s*[-*] /).map((item) => element("li", ...inline(item.replace(/^\s*[-*] /, "")))))
     else if (image) { if (Object.hasOwn(pictures, image[1])) found.append(pictures[image[1]]()) }
     else if (line.trim()) {
       const more = [line]
       while (lines.length && lines[0].trim() && !MARKUP.test(lines[0])) more.push(lines.shift())
-      put('p', ...inline(more.join(' ')))
+      put("p", ...inline(more.join(" ")))
     }
   }
   return found
@@ -41,11 +41,11 @@ export function element(name, ...inside) {
 }
 
 function table(lines) {
-  const rows = lines.map((line) => line.replace(/^\||\|\s*$/g, '').split(/(?<!\\)\|/).map((cell) => cell.replaceAll('\\|', '|').trim()))
-  const ruled = rows[1]?.every((cell) => /^:?-+:?$/.test(cell)), made = document.createElement('table')
+  const rows = lines.map((line) => line.replace(/^\||\|\s*$/g, "").split(/(?<!\\)\|/).map((cell) => cell.replaceAll("\\|", "|").trim()))
+  const ruled = rows[1]?.every((cell) => /^:?-+:?$/.test(cell)), made = document.createElement("table")
   rows.forEach((cells, i) => {
     if ((i === 1 && ruled) || cells.every((cell) => !cell)) return
-    made.append(element('tr', ...cells.map((cell) => element(i === 0 && ruled ? 'th' : 'td', ...inline(cell)))))
+    made.append(element("tr", ...cells.map((cell) => element(i === 0 && ruled ? "th" : "td", ...inline(cell)))))
   })
   return made
 }
@@ -56,10 +56,10 @@ function inline(text) {
   for (const { 0: all, 1: code, 2: bold, 3: slanted, 4: words, 5: address, index } of text.matchAll(INLINE)) {
     parts.push(text.slice(end, index))
     end = index + all.length
-    if (code !== undefined) parts.push(element('code', code))
-    else if (bold !== undefined) parts.push(element('strong', bold))
-    else if (slanted !== undefined) parts.push(element('em', slanted))
-    else if (/^https:\/\//.test(address)) parts.push(Object.assign(element('a', words), { href: address, rel: 'noopener noreferrer nofollow', target: '_blank' }))
+    if (code !== undefined) parts.push(element("code", code))
+    else if (bold !== undefined) parts.push(element("strong", bold))
+    else if (slanted !== undefined) parts.push(element("em", slanted))
+    else if (/^https:\/\//.test(address)) parts.push(Object.assign(element("a", words), { href: address, rel: "noopener noreferrer nofollow", target: "_blank" }))
     else parts.push(words)
   }
   return [...parts, text.slice(end)]

@@ -1,13 +1,13 @@
 // What the latents of a picture carry: sliders and a map for numbers, a grid to click on for codes.
 
-import { chooser } from './choose.js'
-import { codes } from './codes.js'
-import { show } from './pictures.js'
-import { latest } from './turns.js'
-import { vector } from './vector.js'
+import { chooser } from "./choose.js"
+import { codes } from "./codes.js"
+import { show } from "./pictures.js"
+import { latest } from "./turns.js"
+import { vector } from "./vector.js"
 
 export function explore(app) {
-  const root = document.getElementById('explore'), stage = root.querySelector('.stage')
+  const root = document.getElementById("explore"), stage = root.querySelector(".stage")
   const draw = latest(async (z) => {
     const { entry } = app, pixels = await entry.model.decode(z)
     if (entry !== app.entry) return

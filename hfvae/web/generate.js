@@ -1,51 +1,51 @@
 // New images from the prior.
 
-import { nth, show } from './pictures.js'
-import { latest } from './turns.js'
+import { nth, show } from "./pictures.js"
+import { latest } from "./turns.js"
 
 const QUICK = 400  // milliseconds within which images follow the slider
 
 export function generate(app) {
-  const root = document.getElementById('generate'), form = root.querySelector('form'), gallery = root.querySelector('ul')
+  const root = document.getElementById("generate"), form = root.querySelector("form"), gallery = root.querySelector("ul")
   const { seed, count, temperature } = form.elements
-  const dialog = document.getElementById('picked')
+  const dialog = document.getElementById("picked")
   let took = 0, picked = null
 
   const draw = latest(async () => {
     const { entry } = app
     if (!entry.samples) {
       gallery.replaceChildren()
-      return app.say('This model has no prior over its latents, so it cannot make new images.')
+      return app.say("This model has no prior over its latents, so it cannot make new images.")
     }
     const asked = { seed: Number(seed.value), count: Number(count.value), temperature: Number(temperature.value) }
-    if (!(Number.isInteger(asked.seed) && asked.seed >= 0 && asked.seed < 2 ** 32)) return app.say('Seed must be a whole number from 0 to 4294967295.')
-    app.say('')
-    gallery.classList.add('busy')
+    if (!(Number.isInteger(asked.seed) && asked.seed >= 0 && asked.seed < 2 ** 32)) return app.say("Seed must be a whole number from 0 to 4294967295.")
+    app.say("")
+    gallery.classList.add("busy")
     const start = performance.now()
     const pixels = await entry.model.sample(asked.count, asked.seed, asked.temperature)
     took = performance.now() - start
     if (entry !== app.entry) return
     while (gallery.children.length < asked.count) gallery.append(place(gallery.children.length))
     while (gallery.children.length > asked.count) gallery.lastChild.remove()
-    gallery.querySelectorAll('canvas').forEach((canvas, i) => {
+    gallery.querySelectorAll("canvas").forEach((canvas, i) => {
       canvas.pixels = nth(pixels, i, entry.frame)
       show(canvas, canvas.pixels, entry.frame)
     })
-    gallery.classList.remove('busy')
+    gallery.classList.remove("busy")
     gallery.dataset.seed = asked.seed
     app.remember(asked)
   }, app.failed)
 
   function place(i) {
-    const item = document.createElement('li'), button = document.createElement('button')
-    button.setAttribute('aria-label', `Image ${i + 1}`)
-    button.append(document.createElement('canvas'))
+    const item = document.createElement("li"), button = document.createElement("button")
+    button.setAttribute("aria-label", `Image ${i + 1}`)
+    button.append(document.createElement("canvas"))
     item.append(button)
     return item
   }
 
-  const write = () => form.querySelectorAll('output').forEach((output) => {
-    output.value = output.parentElement.querySelector('input').value
+  const write = () => form.querySelectorAll("output").forEach((output) => {
+    output.value = output.parentElement.querySelector("input").value
   })
   form.oninput = (event) => {
     write()
@@ -57,18 +57,18 @@ export function generate(app) {
     seed.value = crypto.getRandomValues(new Uint32Array(1))[0]
     draw()
   }
-  const link = document.getElementById('link')
+  const link = document.getElementById("link")
   link.onclick = async () => {
-    await navigator.clipboard.writeText(location.href).catch(() => prompt('The link:', location.href))
-    link.textContent = 'Copied'
-    setTimeout(() => { link.textContent = 'Copy link' }, 1500)
+    await navigator.clipboard.writeText(location.href).catch(() => prompt("The link:", location.href))
+    link.textContent = "Copied"
+    setTimeout(() => { link.textContent = "Copy link" }, 1500)
   }
 
   gallery.onclick = (event) => {
-    const canvas = event.target.closest('button')?.firstChild
+    const canvas = event.target.closest("button")?.firstChild
     if (!canvas) return
     picked = canvas.pixels
-    show(dialog.querySelector('canvas'), picked, app.entry.frame)
+    show(dialog.querySelector("canvas"), picked, app.entry.frame)
     dialog.showModal()
   }
   dialog.onclick = (event) => {
@@ -76,7 +76,7 @@ export function generate(app) {
     const to = event.target.dataset.to
     if (to === undefined) return
     dialog.close()
-    if (to === 'save') dialog.querySelector('canvas').toBlob((file) => save(file, `${app.entry.name.replace('/', '-')}.png`))
+    if (to === "save") dialog.querySelector("canvas").toBlob((file) => save(file, `${app.entry.name.replace("/", "-")}.png`))
     else if (to) app.go(to, picked)
   }
 
@@ -94,7 +94,7 @@ export function generate(app) {
 
 // A file for the visitor to keep.
 export function save(file, name) {
-  const link = document.createElement('a')
+  const link = document.createElement("a")
   link.href = URL.createObjectURL(file)
   link.download = name
   link.click()

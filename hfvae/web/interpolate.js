@@ -1,18 +1,18 @@
 // The way from one picture to another through the latents, decoded wherever the mouse is.
 
-import { gif } from './animation.js'
-import { chooser } from './choose.js'
-import { save } from './generate.js'
-import { nth, show } from './pictures.js'
-import { latest } from './turns.js'
+import { gif } from "./animation.js"
+import { chooser } from "./choose.js"
+import { save } from "./generate.js"
+import { nth, show } from "./pictures.js"
+import { latest } from "./turns.js"
 
 const STRIP = 9  // pictures below the one that is shown
 const FRAMES = 24, PAUSE = 60  // of an animation, one way; milliseconds
 const SECONDS = 3  // from one end to the other, playing
 
 export function interpolate(app) {
-  const root = document.getElementById('interpolate'), stage = root.querySelector('.stage'), strip = root.querySelector('.strip')
-  const place = document.getElementById('place'), play = document.getElementById('play')
+  const root = document.getElementById("interpolate"), stage = root.querySelector(".stage"), strip = root.querySelector(".strip")
+  const place = document.getElementById("place"), play = document.getElementById("play")
   let ends = [null, null], playing = 0
 
   const follow = latest(async () => {
@@ -28,7 +28,7 @@ export function interpolate(app) {
     const { entry } = app, { frame } = entry
     const frames = await entry.model.interpolate(...ends, STRIP)
     if (entry !== app.entry) return
-    const one = document.createElement('canvas'), context = strip.getContext('2d')
+    const one = document.createElement("canvas"), context = strip.getContext("2d")
     strip.width = STRIP * frame.width
     strip.height = frame.height
     for (let i = 0; i < STRIP; i++) {
@@ -39,13 +39,13 @@ export function interpolate(app) {
 
   function move(t) {
     place.value = t
-    place.setAttribute('aria-valuetext', `${Math.round(100 * place.value)} % of the way`)
+    place.setAttribute("aria-valuetext", `${Math.round(100 * place.value)} % of the way`)
     if (ends[0] && ends[1]) follow()
   }
   function pause() {
     cancelAnimationFrame(playing)
     playing = 0
-    play.setAttribute('aria-pressed', false)
+    play.setAttribute("aria-pressed", false)
   }
   function start() {
     const began = performance.now() - 1000 * SECONDS * place.value
@@ -55,7 +55,7 @@ export function interpolate(app) {
       playing = requestAnimationFrame(step)
     }
     playing = requestAnimationFrame(step)
-    play.setAttribute('aria-pressed', true)
+    play.setAttribute("aria-pressed", true)
   }
   play.onclick = () => (playing ? pause() : start())
   place.oninput = () => {
@@ -67,7 +67,7 @@ export function interpolate(app) {
     stage.onpointermove(event)
   }
   stage.onpointermove = (event) => {
-    if (event.pointerType !== 'mouse' && !event.buttons) return
+    if (event.pointerType !== "mouse" && !event.buttons) return
     pause()
     move(event.offsetX / stage.clientWidth)
   }
@@ -78,19 +78,19 @@ export function interpolate(app) {
     overview()
     move(place.value)
   })
-  document.getElementById('swap').onclick = () => {
+  document.getElementById("swap").onclick = () => {
     const [a, b] = ends
     take(b, 0)
     take(a, 1)
     move(1 - place.value)
   }
-  const keep = document.getElementById('save')
+  const keep = document.getElementById("save")
   keep.onclick = async () => {
     keep.disabled = true
     try {
       const { model, frame, name } = app.entry, found = await model.interpolate(...ends, FRAMES)
       const way = Array.from({ length: FRAMES }, (_, i) => nth(found, i, frame))
-      save(await gif([...way, ...way.slice(1, -1).reverse()], frame, PAUSE), `${name.replace('/', '-')}.gif`)
+      save(await gif([...way, ...way.slice(1, -1).reverse()], frame, PAUSE), `${name.replace("/", "-")}.gif`)
     } catch (error) {
       app.failed(error)
     } finally {
@@ -101,7 +101,7 @@ export function interpolate(app) {
   return {
     async show(how) {
       await begin(how)
-      if (how.first && ends[0] && ends[1] && !matchMedia('(prefers-reduced-motion: reduce)').matches && !playing) start()
+      if (how.first && ends[0] && ends[1] && !matchMedia("(prefers-reduced-motion: reduce)").matches && !playing) start()
     },
     leave() {
       pause()

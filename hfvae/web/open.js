@@ -1,10 +1,10 @@
 // A model, and what lies beside it: its card, its numbers, held-out pictures to start from.
 
-import { load } from './client.js'
-import { firstRow, nth, numbers } from './pictures.js'
-import { megabytes } from './source.js'
+import { load } from "./client.js"
+import { firstRow, nth, numbers } from "./pictures.js"
+import { megabytes } from "./source.js"
 
-const FAMILIES = { autoencoder: 'autoencoder', vae: 'variational autoencoder', 'vq-vae': 'VQ-VAE' }
+const FAMILIES = { autoencoder: "autoencoder", vae: "variational autoencoder", "vq-vae": "VQ-VAE" }
 const SHOWN = 1e9  // numbers beyond which none is shown
 const STARTS = 8  // new pictures to start from, where no held-out ones lie beside the model
 
@@ -12,10 +12,10 @@ const STARTS = 8  // new pictures to start from, where no held-out ones lie besi
 export async function open(source, name, progress) {
   progress(`Opening ${name} …`)
   const text = new TextDecoder()
-  const config = await source.read('config.json')
+  const config = await source.read("config.json")
   if (!config) throw new Error(`${name} has no config.json: it is no model of hfvae.`)
-  const beside = Promise.all(['README.md', 'evaluation.json', 'reconstructions.png'].map((file) => source.read(file).catch(() => null)))
-  const weights = await source.read('model.safetensors', (done, all) =>
+  const beside = Promise.all(["README.md", "evaluation.json", "reconstructions.png"].map((file) => source.read(file).catch(() => null)))
+  const weights = await source.read("model.safetensors", (done, all) =>
     progress(`Fetching ${name}: ${all ? `${megabytes(done)} of ${megabytes(all)}` : megabytes(done)}`, all ? done / all : undefined))
   if (!weights) throw new Error(`${name} has no model.safetensors: other weights are never read.`)
   const bytes = weights.length
@@ -27,14 +27,14 @@ export async function open(source, name, progress) {
   const [card, evaluation, rows] = await beside
   return {
     name, model, frame,
-    samples: model.config.prior !== 'none',
-    card: card ? text.decode(card) : '',
+    samples: model.config.prior !== "none",
+    card: card ? text.decode(card) : "",
     measured: measured(evaluation && text.decode(evaluation)),
     heldOut: rows ? await firstRow(new Blob([rows]), frame).catch(() => []) : [],
     facts: [
       FAMILIES[model.config.model_type] ?? model.config.model_type, `${height} × ${width} pixels`,
-      model.config.prior === 'none' ? 'no prior' : `prior: ${model.config.prior}`, megabytes(bytes),
-    ].join(' · '),
+      model.config.prior === "none" ? "no prior" : `prior: ${model.config.prior}`, megabytes(bytes),
+    ].join(" · "),
   }
 }
 

@@ -2,9 +2,9 @@
 // a frame says what they are of: {channels, height, width}.
 
 const LARGEST = 1024  // of a side, before a picture is resized here: more of a photograph is not needed
-const LIKENESS = ['Little alike.', 'A rough likeness.', 'Recognisable.', 'Close.', 'All but equal.']
+const LIKENESS = ["Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal."]
 const FAR = 8  // dB below the usual: so are 3 held-out images in 1000, and most of other kinds
-const STRANGE = 'This is not the kind of picture that this model knows: what you see is the nearest thing that it can draw.'
+const STRANGE = "This is not the kind of picture that this model knows: what you see is the nearest thing that it can draw."
 const GAP = 2  // white pixels between the images of a grid
 
 export const numbers = (frame) => frame.channels * frame.height * frame.width
@@ -23,25 +23,25 @@ export function toImageData(pixels, { channels, height, width }) {
 export function show(canvas, pixels, frame) {
   canvas.width = frame.width
   canvas.height = frame.height
-  canvas.getContext('2d').putImageData(toImageData(pixels, frame), 0, 0)
+  canvas.getContext("2d").putImageData(toImageData(pixels, frame), 0, 0)
 }
 
 // A picture as the model sees it. `source` is a file, a canvas or a video; what is turned by EXIF is
 // turned upright, transparency put on white, the short side resized, the centre cropped.
 export async function preprocess(source, frame, likelihood) {
-  const image = await createImageBitmap(source, { imageOrientation: 'from-image' })
+  const image = await createImageBitmap(source, { imageOrientation: "from-image" })
   const scale = Math.min(1, LARGEST / Math.min(image.width, image.height))
   const canvas = new OffscreenCanvas(Math.max(1, Math.round(image.width * scale)), Math.max(1, Math.round(image.height * scale)))
-  const context = canvas.getContext('2d', { willReadFrequently: true })
-  context.imageSmoothingQuality = 'high'
+  const context = canvas.getContext("2d", { willReadFrequently: true })
+  context.imageSmoothingQuality = "high"
   if (frame.channels !== 4) {
-    context.fillStyle = 'white'
+    context.fillStyle = "white"
     context.fillRect(0, 0, canvas.width, canvas.height)
   }
   context.drawImage(image, 0, 0, canvas.width, canvas.height)
   image.close()
   const pixels = fit(planes(context.getImageData(0, 0, canvas.width, canvas.height), frame.channels), canvas, frame)
-  return likelihood === 'bernoulli' ? pixels.map((value) => Number(value > 0.5)) : pixels
+  return likelihood === "bernoulli" ? pixels.map((value) => Number(value > 0.5)) : pixels
 }
 
 // Each channel by itself, from 0 to 255; grey as Pillow weighs it.
@@ -103,7 +103,7 @@ function cubic(x) {
 export async function firstRow(file, { channels, height, width }) {
   const image = await createImageBitmap(file)
   const canvas = new OffscreenCanvas(image.width, image.height)
-  const context = canvas.getContext('2d', { willReadFrequently: true })
+  const context = canvas.getContext("2d", { willReadFrequently: true })
   context.drawImage(image, 0, 0)
   const W = image.width, { data } = context.getImageData(0, 0, W, image.height)
   for (let factor = Math.floor(W / width); factor > 0; factor--) {

@@ -2,7 +2,7 @@
 // as bytes, and gives null where there is none.
 
 export const HUB_ID = /^[\w-][\w.-]{0,95}\/[\w-][\w.-]{0,95}$/
-const MAX_BYTES = { 'model.safetensors': 200e6, 'config.json': 1e5, 'README.md': 1e5, 'evaluation.json': 1e5, 'reconstructions.png': 1e7 }
+const MAX_BYTES = { "model.safetensors": 200e6, "config.json": 1e5, "README.md": 1e5, "evaluation.json": 1e5, "reconstructions.png": 1e7 }
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`
 
 export class Inlined {
@@ -28,7 +28,7 @@ export class Hub {
   async read(file, progress) {
     const most = MAX_BYTES[file], { signal, stop } = stoppable()
     // A server of large files may refuse to be asked for the size alone; then the answer below says it.
-    if (progress) this.check(size(await this.ask(file, { method: 'HEAD' }).catch(() => null)), file, most)
+    if (progress) this.check(size(await this.ask(file, { method: "HEAD" }).catch(() => null)), file, most)
     const answer = await this.ask(file, { signal })
     if (answer === null) return null
     const all = size(answer), reader = answer.body.getReader(), parts = []
@@ -55,19 +55,19 @@ export class Hub {
 
   // The answer for a file, or null where the repository has none such.
   async ask(file, options) {
-    const answer = await fetch(this.address + file, { credentials: 'omit', referrerPolicy: 'no-referrer', ...options })
+    const answer = await fetch(this.address + file, { credentials: "omit", referrerPolicy: "no-referrer", ...options })
       .catch(() => { throw new Error(`The Hub cannot be reached at ${new URL(this.address).origin}.`) })
     if (answer.ok) return answer
-    const { status } = answer, code = answer.headers.get('x-error-code')
-    if (code === 'EntryNotFound') return null
-    if (code === 'GatedRepo' || status === 403) throw new Error(`Access to ${this.name} is restricted: its page on the Hub says how to ask for it, and this page opens only what everybody may read.`)
+    const { status } = answer, code = answer.headers.get("x-error-code")
+    if (code === "EntryNotFound") return null
+    if (code === "GatedRepo" || status === 403) throw new Error(`Access to ${this.name} is restricted: its page on the Hub says how to ask for it, and this page opens only what everybody may read.`)
     // To a visitor without a token, the Hub does not tell these two apart.
     if (status === 401 || status === 404) throw new Error(`There is no public model ${this.name} on the Hub: it does not exist, or it is private.`)
     throw new Error(`The Hub answered ${status} for ${this.name}: try again later.`)
   }
 }
 
-const size = (answer) => Number(answer?.headers.get('x-linked-size') ?? answer?.headers.get('content-length') ?? 0)
+const size = (answer) => Number(answer?.headers.get("x-linked-size") ?? answer?.headers.get("content-length") ?? 0)
 
 function stoppable() {
   const controller = new AbortController()

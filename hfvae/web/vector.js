@@ -1,8 +1,8 @@
 // Latents that are numbers: sliders for those that tell most, and a map of the first two.
 
-import { element } from './card.js'
-import { nth, numbers, show } from './pictures.js'
-import { latest } from './turns.js'
+import { element } from "./card.js"
+import { nth, numbers, show } from "./pictures.js"
+import { latest } from "./turns.js"
 
 const SLIDERS = 6
 const COMPARED = 64  // new images, to tell which latents differ most
@@ -11,8 +11,8 @@ const KEYS = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02]
 const clamp = (v) => Math.min(1, Math.max(0, v))
 
 export function vector(app, draw) {
-  const sliders = document.getElementById('latents'), map = document.getElementById('map')
-  const canvas = map.querySelector('canvas'), mark = map.querySelector('.mark')
+  const sliders = document.getElementById("latents"), map = document.getElementById("map")
+  const canvas = map.querySelector("canvas"), mark = map.querySelector(".mark")
   let z = null, telling = []
 
   const at = ({ dim, low, high }) => clamp((z[dim] - low) / (high - low))
@@ -20,7 +20,7 @@ export function vector(app, draw) {
 
   function moved() {
     draw(z.slice())
-    sliders.querySelectorAll('input').forEach((input, i) => {
+    sliders.querySelectorAll("input").forEach((input, i) => {
       input.value = at(telling[i])
       input.previousSibling.value = z[telling[i].dim].toFixed(2)
     })
@@ -36,7 +36,7 @@ export function vector(app, draw) {
   // Pictures all over the plane of the first two, a row at a time, so that what is dragged meanwhile goes on.
   const background = latest(async () => {
     const { entry } = app, { frame } = entry, from = z.slice(), [across, down] = [telling[0], telling.at(1)]
-    const one = document.createElement('canvas'), context = canvas.getContext('2d')
+    const one = document.createElement("canvas"), context = canvas.getContext("2d")
     for (let y = 0; y < MAP; y++) {
       const row = new Float32Array(MAP * from.length)
       for (let x = 0; x < MAP; x++) {
@@ -82,13 +82,13 @@ export function vector(app, draw) {
       if (telling !== entry.telling) {
         telling = entry.telling
         sliders.replaceChildren(...telling.map(({ label }, i) => {
-          const input = Object.assign(element('input'), { type: 'range', min: 0, max: 1, step: 0.005 })
+          const input = Object.assign(element("input"), { type: "range", min: 0, max: 1, step: 0.005 })
           input.dataset.row = i
-          return element('label', label, element('output'), input)
+          return element("label", label, element("output"), input)
         }))
-        const names = [telling[0], telling.at(1) ?? telling[0]].map(({ label }) => label.split(' · ').slice(0, -1).join(' · ') || label)
-        map.querySelector('figcaption').textContent = `Across ${names[0]}, down ${names[1]}: drag on it`
-        canvas.ariaLabel = `A map of ${names.join(' and ')}: the arrow keys move on it`
+        const names = [telling[0], telling.at(1) ?? telling[0]].map(({ label }) => label.split(" · ").slice(0, -1).join(" · ") || label)
+        map.querySelector("figcaption").textContent = `Across ${names[0]}, down ${names[1]}: drag on it`
+        canvas.ariaLabel = `A map of ${names.join(" and ")}: the arrow keys move on it`
         canvas.width = MAP * entry.frame.width
         canvas.height = MAP * entry.frame.height
       }
@@ -111,9 +111,9 @@ async function compare({ model, frame, measured }) {
     return { dim, weight, low: mean - spread, high: mean + spread }
   })
   return found.sort((a, b) => b.weight - a.weight).slice(0, SLIDERS).map((latent) => {
-    const factors = Object.keys(measured).filter((key) => key.startsWith('latent_') && measured[key] === latent.dim)
-    const names = [`z${latent.dim}`, ...factors.map((key) => key.slice(7)), `${latent.weight.toFixed(1)} ${logvar ? 'nats' : 'variance'}`]
-    return { ...latent, label: names.join(' · ') }
+    const factors = Object.keys(measured).filter((key) => key.startsWith("latent_") && measured[key] === latent.dim)
+    const names = [`z${latent.dim}`, ...factors.map((key) => key.slice(7)), `${latent.weight.toFixed(1)} ${logvar ? "nats" : "variance"}`]
+    return { ...latent, label: names.join(" · ") }
   })
 }
 
