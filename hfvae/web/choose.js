@@ -1,7 +1,7 @@
 // How a picture gets into a tab: from an example, a file, the clipboard, a drop, a pen, a camera, or the prior.
 
 import { starts } from "./open.js"
-import { nth, preprocess, show } from "./pictures.js"
+import { preprocess, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const PEN = 18  // pixels wide, of the pad's 280
@@ -128,7 +128,7 @@ export function chooser(app, root, changed) {
       if (first) {
         pictures.fill(null)
         turn(0)
-        doing("random").hidden = !entry.samples
+        doing("random").hidden = !entry.model.samples
         doing("pen").hidden = entry.frame.channels !== 1
         pad.hidden = true
         starters = await starts(entry)

@@ -1,22 +1,22 @@
 // Latents that are a grid of codes: a click chooses a cell, and another one its code.
 
-import { nth, numbers, show } from "./pictures.js"
+import { each, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
-const SWATCHES = 256, AT_ONCE = 16  // codes that are shown as pictures, and decoded together
-const KEYS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }
+const SWATCHES = 256, TOGETHER = 16  // codes that are shown as pictures, and decoded together
+const NEXT = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }
 
 export function codes(app, draw) {
   const cells = document.getElementById("cells"), side = document.getElementById("codes")
   const number = document.getElementById("code"), list = side.querySelector("ul"), changed = document.getElementById("changed")
   let grid = null, size = 0, rows = 0, columns = 0, cell = 0, palette = null
 
-  async function set(code) {
+  function set(code) {
     if (!(Number.isInteger(code) && code >= 0 && code < size)) return app.say(`Code must be a whole number from 0 to ${size - 1}.`)
     app.say("")
     grid[cell] = code
     select(cell)
-    draw(await app.entry.model.lookup(grid))
+    draw("decodeCodes", grid.slice())
   }
   function select(to) {
     cell = to
@@ -31,7 +31,7 @@ export function codes(app, draw) {
 
   cells.onclick = ({ target }) => target !== cells && select([...cells.children].indexOf(target))
   cells.onkeydown = (event) => {
-    const step = KEYS[event.key]
+    const step = NEXT[event.key]
     if (!step) return
     event.preventDefault()
     const y = (Math.floor(cell / columns) + step[0] + rows) % rows, x = ((cell % columns) + step[1] + columns) % columns
@@ -47,13 +47,13 @@ export function codes(app, draw) {
   const fill = latest(async (entry) => {
     const { frame, model } = entry, one = document.createElement("canvas")
     const [w, h] = [Math.ceil(frame.width / columns), Math.ceil(frame.height / rows)]
-    for (let start = 0; start < Math.min(size, SWATCHES); start += AT_ONCE) {
-      const some = Array.from({ length: Math.min(AT_ONCE, size - start, SWATCHES - start) }, (_, i) => start + i)
-      const pixels = await model.decode(await model.lookup(Int32Array.from({ length: some.length * grid.length }, (_, i) => some[Math.floor(i / grid.length)])))
+    for (let start = 0; start < Math.min(size, SWATCHES); start += TOGETHER) {
+      const some = Array.from({ length: Math.min(TOGETHER, size - start, SWATCHES - start) }, (_, i) => start + i)
+      const pixels = await model.decodeCodes(Float32Array.from({ length: some.length * grid.length }, (_, i) => some[Math.floor(i / grid.length)]))
       if (entry !== app.entry) return
-      some.forEach((code, i) => {
-        show(one, nth(pixels, i, frame), frame)
-        const canvas = list.children[code].firstChild.firstChild
+      each(pixels, frame).forEach((image, i) => {
+        show(one, image, frame)
+        const canvas = list.children[some[i]].firstChild.firstChild
         canvas.getContext("2d").drawImage(one, (frame.width - w) / 2, (frame.height - h) / 2, w, h, 0, 0, w, h)
       })
     }
@@ -66,11 +66,12 @@ export function codes(app, draw) {
     async show(entry, pixels) {
       const found = await entry.model.codes(pixels)
       if (entry !== app.entry) return
-      grid = Int32Array.from(found)
+      grid = found
       if (palette !== entry) {
         palette = entry
-        ;[rows, columns] = entry.model.grid
-        size = entry.model.codebookSize
+        const { latents } = entry.model
+        ;[rows, columns] = latents.events
+        size = latents.codebookSize
         cells.style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`
         cells.replaceChildren(...Array.from({ length: rows * columns }, (_, i) => {
           const button = document.createElement("button")
@@ -92,7 +93,7 @@ export function codes(app, draw) {
         cell = Math.floor(rows / 2) * columns + Math.floor(columns / 2)
       }
       select(Math.min(cell, grid.length - 1))
-      draw(await entry.model.lookup(grid))
+      draw("decodeCodes", grid.slice())
     },
   }
 }

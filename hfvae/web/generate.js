@@ -1,40 +1,37 @@
 // New images from the prior.
 
-import { nth, show } from "./pictures.js"
-import { latest } from "./turns.js"
-
-const QUICK = 400  // milliseconds within which images follow the slider
+import { show } from "./pictures.js"
 
 export function generate(app) {
   const root = document.getElementById("generate"), form = root.querySelector("form"), gallery = root.querySelector("ul")
   const { seed, count, temperature } = form.elements
   const dialog = document.getElementById("picked")
-  let took = 0, picked = null
+  let drawing = new AbortController(), picked = null
 
-  const draw = latest(async () => {
-    const { entry } = app
-    if (!entry.samples) {
+  // Whatever is still being drawn is given up for it.
+  async function draw() {
+    drawing.abort()
+    drawing = new AbortController()
+    const { model, frame } = app.entry, { signal } = drawing
+    if (!model.samples) {
       gallery.replaceChildren()
       return app.say("This model has no prior over its latents, so it cannot make new images.")
     }
     const asked = { seed: Number(seed.value), count: Number(count.value), temperature: Number(temperature.value) }
     if (!(Number.isInteger(asked.seed) && asked.seed >= 0 && asked.seed < 2 ** 32)) return app.say("Seed must be a whole number from 0 to 4294967295.")
     app.say("")
-    gallery.classList.add("busy")
-    const start = performance.now()
-    const pixels = await entry.model.sample(asked.count, asked.seed, asked.temperature)
-    took = performance.now() - start
-    if (entry !== app.entry) return
+    app.remember(asked)
     while (gallery.children.length < asked.count) gallery.append(place(gallery.children.length))
     while (gallery.children.length > asked.count) gallery.lastChild.remove()
-    gallery.querySelectorAll("canvas").forEach((canvas, i) => {
-      canvas.pixels = nth(pixels, i, entry.frame)
-      show(canvas, canvas.pixels, entry.frame)
-    })
-    gallery.classList.remove("busy")
-    gallery.dataset.seed = asked.seed
-    app.remember(asked)
-  }, app.failed)
+    const canvases = gallery.querySelectorAll("canvas")
+    const each = (pixels, i) => {
+      canvases[i].pixels = pixels
+      show(canvases[i], pixels, frame)
+    }
+    delete gallery.dataset.drawn
+    if (await model.sample(asked.count, asked.seed, asked.temperature, null, { each, signal })) gallery.dataset.drawn = new URLSearchParams(asked)
+  }
+  const redraw = () => draw().catch(app.failed)
 
   function place(i) {
     const item = document.createElement("li"), button = document.createElement("button")
@@ -49,13 +46,12 @@ export function generate(app) {
   })
   form.oninput = (event) => {
     write()
-    if (event.target !== seed && took < QUICK) draw()
+    if (event.target !== seed || seed.value !== "") redraw()
   }
-  form.onchange = () => draw()
   form.onsubmit = (event) => {
     event.preventDefault()
     seed.value = crypto.getRandomValues(new Uint32Array(1))[0]
-    draw()
+    redraw()
   }
   const link = document.getElementById("link")
   link.onclick = async () => {

@@ -3,7 +3,7 @@
 import { gif } from "./animation.js"
 import { chooser } from "./choose.js"
 import { save } from "./generate.js"
-import { nth, show } from "./pictures.js"
+import { each, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const STRIP = 9  // pictures below the one that is shown
@@ -31,10 +31,10 @@ export function interpolate(app) {
     const one = document.createElement("canvas"), context = strip.getContext("2d")
     strip.width = STRIP * frame.width
     strip.height = frame.height
-    for (let i = 0; i < STRIP; i++) {
-      show(one, nth(frames, i, frame), frame)
+    each(frames, frame).forEach((pixels, i) => {
+      show(one, pixels, frame)
       context.drawImage(one, i * frame.width, 0)
-    }
+    })
   }, app.failed)
 
   function move(t) {
@@ -45,7 +45,7 @@ export function interpolate(app) {
   function pause() {
     cancelAnimationFrame(playing)
     playing = 0
-    play.setAttribute("aria-pressed", false)
+    play.textContent = "Play"
   }
   function start() {
     const began = performance.now() - 1000 * SECONDS * place.value
@@ -55,7 +55,7 @@ export function interpolate(app) {
       playing = requestAnimationFrame(step)
     }
     playing = requestAnimationFrame(step)
-    play.setAttribute("aria-pressed", true)
+    play.textContent = "Pause"
   }
   play.onclick = () => (playing ? pause() : start())
   place.oninput = () => {
@@ -88,8 +88,7 @@ export function interpolate(app) {
   keep.onclick = async () => {
     keep.disabled = true
     try {
-      const { model, frame, name } = app.entry, found = await model.interpolate(...ends, FRAMES)
-      const way = Array.from({ length: FRAMES }, (_, i) => nth(found, i, frame))
+      const { model, frame, name } = app.entry, way = each(await model.interpolate(...ends, FRAMES), frame)
       save(await gif([...way, ...way.slice(1, -1).reverse()], frame, PAUSE), `${name.replace("/", "-")}.gif`)
     } catch (error) {
       app.failed(error)

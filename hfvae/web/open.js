@@ -1,10 +1,10 @@
 // A model, and what lies beside it: its card, its numbers, held-out pictures to start from.
 
 import { load } from "./client.js"
-import { firstRow, nth, numbers } from "./pictures.js"
+import { each, firstRow } from "./pictures.js"
 import { megabytes } from "./source.js"
 
-const FAMILIES = { autoencoder: "autoencoder", vae: "variational autoencoder", "vq-vae": "VQ-VAE" }
+const WORDS = { autoencoder: "autoencoder", vae: "variational autoencoder", "vq-vae": "VQ-VAE" }
 const SHOWN = 1e9  // numbers beyond which none is shown
 const STARTS = 8  // new pictures to start from, where no held-out ones lie beside the model
 
@@ -21,28 +21,25 @@ export async function open(source, name, progress) {
   const bytes = weights.length
   progress(`Reading ${name}, ${megabytes(bytes)} …`)
   const model = await load(text.decode(config), weights.buffer)
-  const [height, width] = [model.config.image_size].flat().length > 1 ? model.config.image_size : [model.config.image_size, model.config.image_size]
-  const frame = { channels: model.config.channels, height, width }
-  if (![1, 3, 4].includes(frame.channels)) throw new Error(`${name}: no picture has ${frame.channels} channels.`)
+  const { channels, size: [height, width] } = model.config, frame = { channels, height, width }
+  if (![1, 3, 4].includes(channels)) throw new Error(`${name}: no picture has ${channels} channels.`)
   const [card, evaluation, rows] = await beside
   return {
     name, model, frame,
-    samples: model.config.prior !== "none",
     card: card ? text.decode(card) : "",
     measured: measured(evaluation && text.decode(evaluation)),
     heldOut: rows ? await firstRow(new Blob([rows]), frame).catch(() => []) : [],
     facts: [
-      FAMILIES[model.config.model_type] ?? model.config.model_type, `${height} × ${width} pixels`,
+      WORDS[model.config.model_type] ?? model.config.model_type, `${height} × ${width} pixels`,
       model.config.prior === "none" ? "no prior" : `prior: ${model.config.prior}`, megabytes(bytes),
     ].join(" · "),
   }
 }
 
 // Pictures to start from: held-out images, else new ones, else none.
-export async function starts({ model, frame, samples, heldOut }) {
-  if (heldOut.length || !samples) return heldOut
-  const drawn = await model.sample(STARTS, 0, 1)
-  return Array.from({ length: drawn.length / numbers(frame) }, (_, i) => nth(drawn, i, frame))
+export async function starts({ model, frame, heldOut }) {
+  if (heldOut.length || !model.samples) return heldOut
+  return each(await model.sample(STARTS, 0), frame)
 }
 
 function measured(json) {

@@ -79,6 +79,7 @@ async function choose(name) {
     if (![...menu.options].some((option) => option.value === name)) menu.add(new Option(name, name))
     menu.value = name
     find("facts").textContent = entry.facts
+    document.documentElement.style.setProperty("--shape", entry.frame.width / entry.frame.height)
     document.title = `${name} · hfvae`
     started.clear()
     start(app.shown)

@@ -20,7 +20,7 @@ STORAGE = "https://*.huggingface.co https://*.hf.co"  # where it sends whoever a
 
 STYLES = '<link rel="stylesheet" href="page.css">'
 SETTINGS = '<script type="application/json" id="settings">'  # and all that follows, but the end
-WORKER = 'new URL("./worker.js", import.meta.url)'
+WORKER = 'new Worker(new URL("./worker.js", import.meta.url), { type: "module" })'
 BLOB = 'URL.createObjectURL(new Blob([{}], {{ type: "text/javascript" }}))'
 START = f"""
 const packed = document.getElementById("script").textContent
@@ -38,7 +38,8 @@ def page(models: Mapping[str, Mapping[str, bytes] | None], hub: str | None = Non
             Hub, which the visitor's browser fetches.
         hub: its address; None for a page that fetches nothing.
     """
-    code = bundle("page.js").replace(WORKER, BLOB.format(json.dumps(bundle("worker.js"))))
+    worker = BLOB.format(json.dumps(bundle("worker.js")))
+    code = bundle("page.js").replace(WORKER, f"new Worker({worker})")
     style = (HERE / "page.css").read_text("utf-8")
     data = [_data('id="settings"', json.dumps({"hub": hub, "models": list(models)}))]
     for name, files in models.items():

@@ -5,12 +5,13 @@ const LARGEST = 1024  // of a side, before a picture is resized here: more of a 
 const LIKENESS = ["Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal."]
 const FAR = 8  // dB below the usual: so are 3 held-out images in 1000, and most of other kinds
 const STRANGE = "This is not the kind of picture that this model knows: what you see is the nearest thing that it can draw."
-const GAP = 2  // white pixels between the images of a grid
+export const GAP = 2  // white pixels between the images of a grid
 
 export const numbers = (frame) => frame.channels * frame.height * frame.width
 
-// The i-th of many images.
-export const nth = (pixels, i, frame) => pixels.subarray(i * numbers(frame), (i + 1) * numbers(frame))
+// Many images one by one.
+export const each = (pixels, frame) =>
+  Array.from({ length: pixels.length / numbers(frame) }, (_, i) => pixels.slice(i * numbers(frame), (i + 1) * numbers(frame)))
 
 export function toImageData(pixels, { channels, height, width }) {
   const image = new ImageData(width, height), size = height * width
