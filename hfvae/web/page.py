@@ -14,7 +14,9 @@ from pathlib import Path
 from . import bundle
 
 HERE = Path(__file__).parent
-FILES = ("config.json", "model.safetensors", "README.md", "evaluation.json", "reconstructions.png")
+PICTURES = "reconstructions.png"  # held-out images in its first row
+FILES = ("config.json", "model.safetensors", "README.md", "evaluation.json", PICTURES)
+MAX_WEIGHTS = 200_000_000  # bytes, as in source.js
 HUB = "https://huggingface.co"
 STORAGE = "https://*.huggingface.co https://*.hf.co"  # where it sends whoever asks for large files
 
