@@ -56,7 +56,7 @@ def main() -> None:
         "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"
     )
     parser.add_argument(
-        "--export", metavar="PAGE.html", help="write the models as one page, and stop"
+        "--export", metavar="PAGE.html", help="write one page with the models inside, and stop"
     )
     args = parser.parse_args()
     sources = find_models(args.model)

@@ -1,7 +1,7 @@
 // A model's card as elements of the page: headings, paragraphs, lists, tables, code, bold, links. The text
 // comes from a stranger: it only ever becomes text, and the page fetches nothing that it names.
 
-const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|!?\[([^\]\n]*)\]\(([^()\s]*)\)/g
+const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|(!?)\[([^\]\n]*)\]\(([^()\s]*)\)/g
 const MARKUP = /^(#{1,6}\s|\s*[-*] |\||\s*(`{3,}|~{3,})|!\[[^\]]*\]\([^)]*\)\s*$)/
 
 // `pictures`: name -> what makes an element of a picture that lies beside the card.
@@ -53,13 +53,13 @@ function table(lines) {
 function inline(text) {
   const parts = []
   let end = 0
-  for (const { 0: all, 1: code, 2: bold, 3: slanted, 4: words, 5: address, index } of text.matchAll(INLINE)) {
+  for (const { 0: all, 1: code, 2: bold, 3: slanted, 4: picture, 5: words, 6: address, index } of text.matchAll(INLINE)) {
     parts.push(text.slice(end, index))
     end = index + all.length
     if (code !== undefined) parts.push(element("code", code))
     else if (bold !== undefined) parts.push(element("strong", bold))
     else if (slanted !== undefined) parts.push(element("em", slanted))
-    else if (/^https:\/\//.test(address)) parts.push(Object.assign(element("a", words), { href: address, rel: "noopener noreferrer nofollow", target: "_blank" }))
+    else if (!picture && /^https:\/\//.test(address)) parts.push(Object.assign(element("a", words), { href: address, rel: "noopener noreferrer nofollow", target: "_blank" }))
     else parts.push(words)
   }
   return [...parts, text.slice(end)]

@@ -17,7 +17,7 @@ export function toImageData(pixels, { channels, height, width }) {
   const image = new ImageData(width, height), size = height * width
   for (let i = 0; i < size; i++)
     for (let c = 0; c < 4; c++)
-      image.data[4 * i + c] = c === 3 && channels < 4 ? 255 : 255 * pixels[(channels < 3 ? 0 : c * size) + i] + 0.5
+      image.data[4 * i + c] = c === 3 && channels < 4 ? 255 : 255 * pixels[(channels < 3 ? 0 : c * size) + i]
   return image
 }
 

@@ -22,7 +22,7 @@ export function vector(app, draw) {
     draw("decode", z.slice())
     sliders.querySelectorAll("input").forEach((input, i) => {
       input.value = at(telling[i])
-      input.previousSibling.value = z[telling[i].dim].toFixed(2)
+      input.nextSibling.value = z[telling[i].dim].toFixed(2)
     })
     mark.style.left = `${100 * at(telling[0])}%`
     mark.style.top = `${100 * at(telling.at(1) ?? telling[0])}%`
@@ -84,7 +84,7 @@ export function vector(app, draw) {
         sliders.replaceChildren(...telling.map(({ name, weight }, i) => {
           const input = Object.assign(element("input"), { type: "range", min: 0, max: 1, step: 0.005 })
           input.dataset.row = i
-          return element("label", element("span", name, " ", element("small", weight)), element("output"), input)
+          return element("label", element("span", name, " ", element("small", weight)), input, element("output"))
         }))
         const names = telling.slice(0, 2).map(({ name }) => name)
         map.querySelector("figcaption").textContent = `Across ${names.join(", down ")}: drag on it`
