@@ -227,7 +227,7 @@ def test_the_mouse_and_the_keys_show_the_exact_picture_between_two(
     assert place == pytest.approx((5 + 19 * box["width"] / 30) / box["width"], abs=0.01)
     same(pixels(page, "#interpolate .stage"), as_shown(model.between(a, b, [place])))
     slider = page.get_by_role("slider", name="Place between the two pictures")
-    for key, place in [("End", 1.0), ("ArrowLeft", 0.995), ("Home", 0.0)]:
+    for key, place in [("End", 1.0), ("ArrowLeft", 0.98), ("Home", 0.0)]:
         slider.press(key)
         settle(page, "#interpolate")
         same(pixels(page, "#interpolate .stage"), as_shown(model.between(a, b, [place])))
@@ -333,6 +333,15 @@ def test_a_model_without_a_prior_says_so_and_explores_what_is_uploaded(open_file
     settle(page, "#explore")
     assert draws(page, "#explore") > 0
     assert not page.get_by_role("button", name="Draw at random").is_visible()
+
+
+def test_a_model_that_is_left_while_it_draws_is_left_in_silence(open_file):
+    page = open_file("small.html", "count=64")
+    for name in ("codes", "binary", "fitted"):
+        page.get_by_label("Model", exact=True).select_option(name)
+        wait_for(page, "name => document.title.startsWith(name)", name)
+    assert len(drawn(page)) == 64
+    assert not page.get_by_role("alert").is_visible()
 
 
 def test_what_is_no_picture_gets_words(open_file, tmp_path):

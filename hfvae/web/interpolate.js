@@ -8,6 +8,7 @@ import { latest } from "./turns.js"
 
 const STRIP = 9  // pictures below the one that is shown
 const FRAMES = 24, PAUSE = 60  // of an animation, one way; milliseconds
+const STEP = 0.02  // by an arrow key
 const SECONDS = 3  // from one end to the other, playing
 
 export function interpolate(app) {
@@ -47,20 +48,28 @@ export function interpolate(app) {
     playing = 0
     play.textContent = "Play"
   }
-  function start() {
+  function start(rounds) {
     const began = performance.now() - 1000 * SECONDS * place.value
     const step = (now) => {
       const turn = ((now - began) / 1000 / SECONDS) % 2
+      if (now - began > 2000 * SECONDS * rounds) return pause()
       move(turn < 1 ? turn : 2 - turn)
       playing = requestAnimationFrame(step)
     }
     playing = requestAnimationFrame(step)
     play.textContent = "Pause"
   }
-  play.onclick = () => (playing ? pause() : start())
+  play.onclick = () => (playing ? pause() : start(Infinity))
   place.oninput = () => {
     pause()
     move(place.value)
+  }
+  place.onkeydown = (event) => {  // otherwise by the thousandth
+    const step = { ArrowLeft: -STEP, ArrowDown: -STEP, ArrowRight: STEP, ArrowUp: STEP }[event.key]
+    if (!step) return
+    event.preventDefault()
+    pause()
+    move(Number(place.value) + step)
   }
   stage.onpointerdown = (event) => {
     stage.setPointerCapture(event.pointerId)
@@ -100,7 +109,7 @@ export function interpolate(app) {
   return {
     async show(how) {
       await begin(how)
-      if (how.first && ends[0] && ends[1] && !matchMedia("(prefers-reduced-motion: reduce)").matches && !playing) start()
+      if (how.first && ends[0] && ends[1] && !matchMedia("(prefers-reduced-motion: reduce)").matches && !playing) start(1)
     },
     leave() {
       pause()

@@ -8,6 +8,8 @@ import { open } from "./open.js"
 import { reconstruct } from "./reconstruct.js"
 import { Hub, HUB_ID, Inlined } from "./source.js"
 
+const CLOSED = "the model was closed"  // what a call hears whose model is no longer shown
+
 const find = (id) => document.getElementById(id)
 const settings = JSON.parse(find("settings").textContent)
 const menu = find("model"), message = find("message"), loading = find("loading")
@@ -20,8 +22,8 @@ const app = {
     message.textContent = words
     message.hidden = !words
   },
-  failed(error) {
-    app.say(error.message)
+  failed({ message }) {
+    if (message !== CLOSED) app.say(message)
   },
   // Shows a tab, with a picture to go on with if there is one.
   go(name, pixels) {

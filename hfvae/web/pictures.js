@@ -63,20 +63,23 @@ function fit(found, { width: W, height: H }, { height, width }) {
   const across = taps(W, width, (W - w) / 2, w), down = taps(H, height, (H - h) / 2, h)
   const pixels = new Float32Array(found.length * height * width)
   found.forEach((plane, c) => {
-    const rows = new Float32Array(H * width)
-    for (let y = 0; y < H; y++)
-      for (let x = 0; x < width; x++) rows[y * width + x] = byte(across[x], (i) => plane[y * W + i])
-    for (let y = 0; y < height; y++)
-      for (let x = 0; x < width; x++)
-        pixels[(c * height + y) * width + x] = byte(down[y], (i) => rows[i * width + x]) / 255
+    const whole = along(along(plane, W, H, across), H, width, down)
+    pixels.set(whole.map((value) => value / 255), c * height * width)
   })
   return pixels
 }
 
-function byte({ first, weights }, at) {
-  let sum = 0
-  for (let i = 0; i < weights.length; i++) sum += weights[i] * at(first + i)
-  return Math.min(255, Math.max(0, Math.round(sum)))
+// Rows of `width` numbers, resized and turned into columns: twice, and they lie as before.
+function along(rows, width, height, pixels) {
+  const turned = new Float32Array(pixels.length * height)
+  pixels.forEach(({ first, weights }, x) => {
+    for (let y = 0; y < height; y++) {
+      let sum = 0
+      for (let i = 0; i < weights.length; i++) sum += weights[i] * rows[y * width + first + i]
+      turned[x * height + y] = Math.min(255, Math.max(0, Math.round(sum)))
+    }
+  })
+  return turned
 }
 
 // Which of `from` pixels each of `to` is a mean of, with what weights: Keys' cubic (1981, a = −1/2),

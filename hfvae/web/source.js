@@ -28,7 +28,11 @@ export class Hub {
   async read(file, progress) {
     const most = MAX_BYTES[file], { signal, stop } = stoppable()
     // A server of large files may refuse to be asked for the size alone; then the answer below says it.
-    if (progress) this.check(size(await this.ask(file, { method: "HEAD" }).catch(() => null)), file, most)
+    if (progress) {
+      const announced = size(await this.ask(file, { method: "HEAD" }).catch(() => null))
+      this.check(announced, file, most)
+      progress(0, announced)
+    }
     const answer = await this.ask(file, { signal })
     if (answer === null) return null
     const all = size(answer), reader = answer.body.getReader(), parts = []

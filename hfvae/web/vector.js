@@ -5,7 +5,7 @@ import { each, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const SLIDERS = 6
-const COMPARED = 64  // new images, to tell which latents differ most
+const COMPARED = 32  // new images, to tell which latents differ most
 const MAP = 7  // pictures along each side of the map
 const STEPS = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] }
 const clamp = (v) => Math.min(1, Math.max(0, v))
@@ -76,6 +76,7 @@ export function vector(app, draw) {
     },
     async show(entry, pixels) {
       const found = await entry.model.encode(pixels)
+      draw("decode", found)
       entry.telling ??= entry.model.samples ? await compare(entry) : around(found)
       if (entry !== app.entry) return
       z = found
