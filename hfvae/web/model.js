@@ -6,15 +6,16 @@
 // Pixels are Float32Arrays in (B, C, H, W) order with values in [0, 1], B told by their length;
 // z likewise, in (B, ...model.latents.shape) order.
 
+import { joined, rowsOf } from "./arrays.js"
 import { makeConfig, parseConfig } from "./configs.js"
-import { HubError } from "./errors.js"
+import { HubError, isObject } from "./errors.js"
 import { lerp, slerp } from "./functional.js"
 import { makeLatents } from "./latents.js"
 import { makeMean } from "./likelihoods.js"
-import { Decoder, Encoder, product } from "./networks.js"
+import { Decoder, Encoder } from "./networks.js"
 import { makePrior } from "./priors.js"
 import { Random } from "./random.js"
-import { Safetensors, damaged, isObject, quoted } from "./safetensors.js"
+import { Safetensors, damaged } from "./safetensors.js"
 
 const MAX_MULTIPLICATIONS = 5e9 // of an image, as in hfvae/demo/work.py
 const MAX_NUMBERS = 2 ** 22 // in the widest layer of an image
@@ -218,22 +219,6 @@ export class Model {
         `image; this page takes up to ${(MAX_NUMBERS / 1e6).toFixed(1)} million.`)
     }
   }
-}
-
-/** The rows of a batch, told by their length. */
-function rowsOf(data, shape, what) {
-  const size = product(shape)
-  if (!(data instanceof Float32Array) || data.length % size || !data.length) {
-    throw new RangeError(`expected ${what} of shape (B, ${shape.join(", ")}) as a Float32Array, ` +
-      `got ${data?.length} numbers`)
-  }
-  return Array.from({ length: data.length / size }, (_, i) => data.subarray(i * size, (i + 1) * size))
-}
-
-function joined(rows) {
-  const all = new Float32Array(rows.reduce((sum, row) => sum + row.length, 0))
-  rows.reduce((at, row) => (all.set(row, at), at + row.length), 0)
-  return all
 }
 
 const equal = (a, b) => a.length === b.length && a.every((value, i) => value === b[i])
