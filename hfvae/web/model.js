@@ -41,6 +41,7 @@ export async function load(configText, weightsBuffer) {
   }
   const model = new Model(config, tensors)
   tensors.finish()
+  checkWork(model.work)
   return model
 }
 
@@ -72,13 +73,12 @@ export class Model {
     this.decoder = new Decoder(config, tensors, shape[0], spatial)
     this.mean = makeMean(config, tensors)
     this.prior = makePrior(config, events, tensors)
-    this.checkWork()
   }
 
-  /** Plain data on the model, for a page. */
+  /** What a page may want to know of it, as plain data. */
   get facts() {
-    const { view, shape, events, codebookSize = null } = this.latents
-    return { config: this.config, latents: { view, shape, events, codebookSize }, samples: this.prior.samples }
+    const { config, work, latents: { view, shape, events, codebookSize }, prior: { samples } } = this
+    return { config, work, samples, latents: { view, shape, events, codebookSize } }
   }
 
   /** Images -> the latents that `decode` takes; no noise. */
@@ -206,18 +206,24 @@ export class Model {
     return modes[0]
   }
 
-  checkWork() {
-    const parts = [this.encoder.layers, this.decoder.layers]
-    const work = parts[0].multiplications + parts[1].multiplications + this.latents.work + this.prior.work
-    const widest = Math.max(...parts.map((layers) => layers.widest))
-    if (work > MAX_MULTIPLICATIONS) {
-      throw new HubError(`This model takes ${(work / 1e9).toFixed(1)} billion multiplications an ` +
-        `image; this page does up to ${MAX_MULTIPLICATIONS / 1e9} billion.`)
+  /** What an image takes: multiplications to draw, decode and encode it; numbers in the widest layer. */
+  get work() {
+    const { encoder: { layers: a }, decoder: { layers: b }, latents, prior } = this
+    return {
+      multiplications: a.multiplications + b.multiplications + latents.work + prior.work,
+      numbers: Math.max(a.widest, b.widest),
     }
-    if (widest > MAX_NUMBERS) {
-      throw new HubError(`This model has layers of ${(widest / 1e6).toFixed(1)} million numbers an ` +
-        `image; this page takes up to ${(MAX_NUMBERS / 1e6).toFixed(1)} million.`)
-    }
+  }
+}
+
+function checkWork({ multiplications, numbers }) {
+  if (multiplications > MAX_MULTIPLICATIONS) {
+    throw new HubError(`This model takes ${(multiplications / 1e9).toFixed(1)} billion ` +
+      `multiplications an image; this page does up to ${MAX_MULTIPLICATIONS / 1e9} billion.`)
+  }
+  if (numbers > MAX_NUMBERS) {
+    throw new HubError(`This model has layers of ${(numbers / 1e6).toFixed(1)} million numbers an ` +
+      `image; this page takes up to ${(MAX_NUMBERS / 1e6).toFixed(1)} million.`)
   }
 }
 
