@@ -4,124 +4,99 @@
 //   const model = await load(configText, weightsBuffer)          // the buffer is given away
 //   const pixels = await model.sample(16, seed, 1)
 //
-// Every method of Model is here, and takes what that takes. After them, an option
-// {purpose: "drag"} says what a call is for: one for the same purpose that has not begun when a
-// newer one comes is dropped, and its promise gives null.
+// The methods are those of Model, and take what those take; then, where a page wants them, options:
+//   purpose: what a call is for. While one for a purpose runs, only the newest other waits; those
+//            that it replaces, and a "sample" that runs, end with null.
+//   each: of "sample", called with every image and its number as soon as it is there.
+
+import { joined } from "./arrays.js"
 
 const METHODS = [
-  "encode", "decode", "reconstruct", "interpolate", "between", "traverse", "axes", "codes",
-  "decodeCodes",
+  "encode", "decode", "reconstruct", "sample", "interpolate", "between", "traverse", "axes",
+  "codes", "decodeCodes",
 ]
 
-export const startWorker = () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" })
+const startWorker = () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" })
 
 /**
- * A model in a worker of its own; `model.close()` ends it.
+ * A model in a worker of its own: its methods, `config`, `latents` {view, shape, events,
+ * codebookSize}, `samples` (whether it can), and `close()`.
  *
- * @throws Error whose message says in a sentence why this is no model that the page can run
+ * @throws Error named HubError whose message says why this is no model that the page can run
  */
 export async function load(configText, weightsBuffer, worker = startWorker()) {
   const client = new Client(worker)
   try {
-    Object.assign(client, await client.call("load", [configText, weightsBuffer], {}, [weightsBuffer]))
+    const facts = await client.call("load", [configText, weightsBuffer], {}, [weightsBuffer])
+    return Object.assign(client, facts)
   } catch (error) {
     client.close()
     throw error
   }
-  return client
 }
 
 class Client {
-  /** config, and of Model.facts: latents {view, shape, events, codebookSize}, samples */
+  #calls = new Map() // those that the worker has, by id
+  #running = new Map() // one for each purpose
+  #count = 0
+  #worker
+
   constructor(worker) {
-    this.worker = worker
-    this.calls = new Map() // those that the worker has
-    this.purposes = new Map() // what is running, and the newest that waits for it
-    this.count = 0
-    worker.onmessage = ({ data }) => this.hear(data)
-    worker.onerror = (event) => this.fail(new Error(event.message ?? "the worker ended"))
+    this.#worker = worker
+    worker.onmessage = ({ data }) => this.#hear(data)
+    worker.onerror = (event) => this.#fail(event.message)
   }
 
   close() {
-    this.worker.terminate()
-    this.fail(new Error("the model was closed"))
+    this.#worker.terminate()
+    this.#fail("the model was closed")
   }
 
-  /**
-   * n images, as Model.sample gives them.
-   *
-   * @param options.each called with each image (C, H, W) and its number as soon as it is there
-   * @param options.signal an AbortSignal that ends the call, whose promise then gives null
-   */
-  async sample(n, seed, temperature = 1, noise = null, { each, ...options } = {}) {
-    const images = []
-    const part = (image) => {
-      each?.(image, images.length)
-      images.push(image)
-    }
-    const done = await this.call("samples", [n, seed, temperature, noise], { ...options, part })
-    if (done === DROPPED) return null
-    const all = new Float32Array(images.reduce((sum, image) => sum + image.length, 0))
-    images.forEach((image, i) => all.set(image, i * image.length))
-    return all
-  }
-
-  call(method, args, { purpose, part, signal } = {}, transfer = []) {
+  call(method, args, options = {}, transfer = []) {
     return new Promise((resolve, reject) => {
-      const call = { method, args, purpose, part, signal, transfer, resolve, reject }
-      const running = purpose && this.purposes.get(purpose)
-      if (!running) return this.send(call)
-      running.next?.resolve(DROPPED)
+      const call = { id: this.#count++, method, args, options, transfer, resolve, reject, images: [] }
+      const running = this.#running.get(options.purpose)
+      if (!running) return this.#send(call)
+      running.next?.resolve(null)
       running.next = call
+      if (running.method === "sample") this.#worker.postMessage({ cancel: running.id })
     })
   }
 
-  send(call) {
-    const id = this.count++
-    this.calls.set(id, call)
-    if (call.purpose) this.purposes.set(call.purpose, { next: null })
-    call.signal?.addEventListener("abort", () => {
-      if (!this.calls.has(id)) return
-      this.worker.postMessage({ method: "cancel", args: [id] })
-      this.end(id, call).resolve(DROPPED)
-    })
-    this.worker.postMessage({ id, method: call.method, args: call.args }, call.transfer)
+  #send(call) {
+    const { id, method, args, options, transfer } = call
+    this.#calls.set(id, call)
+    if (options.purpose) this.#running.set(options.purpose, call)
+    this.#worker.postMessage({ id, method, args }, transfer)
   }
 
-  hear({ id, part, result, error, name }) {
-    const call = this.calls.get(id)
-    if (!call) return
-    if (part) return call.part(part)
-    this.end(id, call)
-    if (error === undefined) return call.resolve(result)
-    call.reject(Object.assign(new Error(error), { name }))
-  }
-
-  end(id, call) {
-    this.calls.delete(id)
-    if (call.purpose) {
-      const { next } = this.purposes.get(call.purpose)
-      this.purposes.delete(call.purpose)
-      if (next) this.send(next)
+  #hear({ id, image, result, error, name }) {
+    const call = this.#calls.get(id)
+    if (image) {
+      call.options.each?.(image, call.images.length)
+      call.images.push(image)
+      return
     }
-    return call
+    this.#calls.delete(id)
+    this.#running.delete(call.options.purpose)
+    if (call.next) this.#send(call.next)
+    if (error !== undefined) call.reject(Object.assign(new Error(error), { name }))
+    else call.resolve(result === undefined ? joined(call.images) : result)
   }
 
-  fail(error) {
-    for (const call of this.calls.values()) call.reject(error)
-    for (const { next } of this.purposes.values()) next?.reject(error)
-    this.calls.clear()
-    this.purposes.clear()
+  #fail(message) {
+    for (const call of this.#calls.values()) {
+      call.reject(new Error(message))
+      call.next?.reject(new Error(message))
+    }
+    this.#calls.clear()
   }
 }
 
-const DROPPED = Symbol("dropped")
-
 for (const method of METHODS) {
-  Client.prototype[method] = async function (...args) {
+  Client.prototype[method] = function (...args) {
     const last = args.at(-1)
-    const options = last?.purpose ? args.pop() : {}
-    const found = await this.call(method, args, options)
-    return found === DROPPED ? null : found
+    const options = last?.constructor === Object ? args.pop() : {}
+    return this.call(method, args, options)
   }
 }

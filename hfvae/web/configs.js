@@ -1,7 +1,6 @@
 // config.json, checked before anything is built from it: the checks of hfvae/configs.py.
 
-import { HubError } from "./errors.js"
-import { isObject, quoted } from "./safetensors.js"
+import { HubError, isObject, quoted } from "./errors.js"
 
 const FORMAT_VERSION = 2 // the newest that is read
 const MAX_CONFIG_BYTES = 100_000
@@ -13,35 +12,28 @@ const demand = (good, words) => {
 
 // Checks: (name, value), or words.
 
-const integer = (low, high) => (name, value) => {
-  demand(Number.isInteger(value), `${name} must be a whole number, not ${quoted(value)}`)
-  demand(low <= value && value <= high, `${name} must be from ${low} to ${high}, not ${quoted(value)}`)
+const between = (low, high, kind, is) => (name, value) => {
+  demand(is(value), `${name} must be a ${kind}, not ${quoted(value)}`)
+  demand(low <= value && value <= high, `${name} must be from ${low} to ${high}, not ${value}`)
 }
-
-const number = (low, high) => (name, value) => {
-  demand(typeof value === "number", `${name} must be a number, not ${quoted(value)}`)
-  demand(low <= value && value <= high, `${name} must be from ${low} to ${high}, not ${quoted(value)}`)
-}
-
+const integer = (low, high) => between(low, high, "whole number", Number.isInteger)
+const number = (low, high) => between(low, high, "number", (x) => typeof x === "number")
 const oneOf = (...words) => (name, value) =>
   demand(words.includes(value), `${name} must be one of ${words.join(", ")}; not ${quoted(value)}`)
-
 const optional = (check) => (name, value) => value === null || check(name, value)
-
 const several = (check, low, high) => (name, value) => {
   demand(Array.isArray(value), `${name} must be a list, not ${quoted(value)}`)
   demand(low <= value.length && value.length <= high,
     `${name} must have ${low} to ${high} entries, not ${value.length}`)
   value.forEach((item) => check(name, item))
 }
-
 const side = integer(8, 4096)
-const sizeInPixels = (name, value) =>
-  Array.isArray(value) ? several(side, 2, 2)(name, value) : side(name, value)
+const size = (name, value) => (Array.isArray(value) ? several(side, 2, 2) : side)(name, value)
 
-/** Every setting: what it is where a config does not say, and its check. */
+// Every setting: what it is where a config does not say, and its check.
+
 const SHARED = {
-  image_size: [32, sizeInPixels],
+  image_size: [32, size],
   channels: [3, integer(1, 256)],
   likelihood: ["discretized-logistic", oneOf("discretized-logistic", "gaussian", "bernoulli")],
   scale: [null, optional(number(1e-3, 1e3))],
@@ -49,50 +41,38 @@ const SHARED = {
   blocks: [0, integer(0, 64)],
   hidden: [null, optional(integer(0, 65536))],
 }
-
-const VECTOR = { latent_dim: [32, integer(1, 65536)], prior_components: [10, integer(1, 1000)] }
-
+const VECTOR = {
+  ...SHARED,
+  latent_dim: [32, integer(1, 65536)],
+  prior_components: [10, integer(1, 1000)],
+}
 export const FAMILIES = {
-  autoencoder: {
-    finest: 16,
-    coarsest: 4,
-    settings: { ...SHARED, ...VECTOR, prior: ["none", oneOf("none", "mixture")] },
-  },
+  autoencoder: { ...VECTOR, prior: ["none", oneOf("none", "mixture")] },
   vae: {
-    finest: 16,
-    coarsest: 4,
-    settings: {
-      ...SHARED,
-      ...VECTOR,
-      prior: ["standard-normal", oneOf("standard-normal", "mixture", "flow")],
-      beta: [1, number(0, 1e6)],
-      prior_layers: [8, integer(1, 64)],
-      prior_width: [128, integer(1, 4096)],
-    },
+    ...VECTOR,
+    prior: ["standard-normal", oneOf("standard-normal", "mixture", "flow")],
+    beta: [1, number(0, 1e6)],
+    prior_layers: [8, integer(1, 64)],
+    prior_width: [128, integer(1, 4096)],
   },
   "vq-vae": {
-    finest: 32,
-    coarsest: 8,
-    settings: {
-      ...SHARED,
-      prior: ["uniform", oneOf("uniform", "autoregressive")],
-      blocks: [2, integer(0, 64)],
-      hidden: [0, integer(0, 0)],
-      quantizer: ["vq", oneOf("vq", "fsq")],
-      codebook_size: [512, integer(3, 65536)],
-      embedding_dim: [16, integer(1, 4096)],
-      commitment: [0.25, number(0, 1e6)],
-      ema_decay: [0.99, number(0, 0.99999)],
-      prior_width: [128, integer(8, 4096)],
-      prior_layers: [4, integer(1, 64)],
-    },
+    ...SHARED,
+    prior: ["uniform", oneOf("uniform", "autoregressive")],
+    blocks: [2, integer(0, 64)],
+    hidden: [0, integer(0, 0)],
+    quantizer: ["vq", oneOf("vq", "fsq")],
+    codebook_size: [512, integer(3, 65536)],
+    embedding_dim: [16, integer(1, 4096)],
+    commitment: [0.25, number(0, 1e6)],
+    ema_decay: [0.99, number(0, 0.99999)],
+    prior_width: [128, integer(8, 4096)],
+    prior_layers: [4, integer(1, 64)],
   },
 }
 
-/** The settings in a config.json as they are, or words. */
+/** The settings in a config.json as they are. */
 export function parseConfig(text) {
-  demand(new TextEncoder().encode(text).length <= MAX_CONFIG_BYTES,
-    `it is larger than ${MAX_CONFIG_BYTES} bytes`)
+  demand(text.length <= MAX_CONFIG_BYTES, `it is larger than ${MAX_CONFIG_BYTES} bytes`)
   let settings
   try {
     settings = JSON.parse(text)
@@ -111,32 +91,30 @@ export function makeConfig({ model_type, format_version, custom_parts = [], ...v
     `it was saved in format ${format_version}, and this page reads up to ${FORMAT_VERSION}`)
   demand(typeof model_type === "string" && Object.hasOwn(FAMILIES, model_type),
     `unknown model_type ${quoted(model_type)}; this page knows ${Object.keys(FAMILIES).join(", ")}`)
-  demand(Array.isArray(custom_parts) && custom_parts.every((p) => ["encoder", "decoder"].includes(p)),
-    "custom_parts must list 'encoder' or 'decoder'")
+  several(oneOf("encoder", "decoder"), 0, 2)("custom_parts", custom_parts)
   demand(!custom_parts.length,
     `this model was made with its own ${custom_parts.join(" and ")}, which only Python can run`)
-  const { settings, finest, coarsest } = FAMILIES[model_type]
+  const settings = FAMILIES[model_type]
+  const config = { model_type, format_version }
   for (const name of Object.keys(values)) {
     demand(Object.hasOwn(settings, name), `unknown setting ${quoted(name)}`)
   }
-  const config = { model_type, format_version }
   for (const [name, [otherwise, check]] of Object.entries(settings)) {
     config[name] = Object.hasOwn(values, name) ? values[name] : otherwise
     check(name, config[name])
   }
-  config.size = [config.image_size].flat()
-  if (config.size.length === 1) config.size.push(config.size[0])
-  config.dims = config.channels * config.size[0] * config.size[1]
-  demand(config.dims <= MAX_DIMS, `an image of ${config.dims} numbers is too large (${MAX_DIMS} at most)`)
+  const [height, width = height] = [config.image_size].flat()
+  config.size = [height, width]
+  demand(config.channels * height * width <= MAX_DIMS, `an image is too large (${MAX_DIMS} numbers at most)`)
   if (!config.widths.length) {
-    const halvings = Math.max(1, Math.ceil(Math.log2(Math.max(...config.size) / coarsest)))
+    const [finest, coarsest] = model_type === "vq-vae" ? [32, 8] : [16, 4]
+    const halvings = Math.max(1, Math.ceil(Math.log2(Math.max(height, width) / coarsest)))
     config.widths = Array.from({ length: halvings }, (_, i) => Math.min(finest * 2 ** i, 256))
   }
   config.hidden ??= config.likelihood === "bernoulli" ? 256 : 0
-  if (model_type === "vq-vae") {
-    if (config.quantizer === "fsq") fsqLevels(config.codebook_size)
-    demand(config.prior_width % 8 === 0,
-      `prior_width must be a multiple of 8, not ${config.prior_width}`)
+  if (config.quantizer === "fsq") fsqLevels(config.codebook_size)
+  if (config.quantizer) {
+    demand(config.prior_width % 8 === 0, "prior_width must be a multiple of 8")
   }
   return config
 }
@@ -149,13 +127,12 @@ export function fsqLevels(codebookSize) {
     for (const [rest, levels] of options) {
       for (let level = 8; level > 2; level--) {
         if (rest === level) return [...levels, level]
-        if (rest % level === 0 && (!levels.length || level <= levels.at(-1))) {
+        if (rest % level === 0 && level <= (levels.at(-1) ?? 8)) {
           longer.push([rest / level, [...levels, level]])
         }
       }
     }
     options = longer
   }
-  demand(false, "an fsq codebook_size is a product of numbers from 3 to 8, such as 256 or 1000, " +
-    `not ${codebookSize}`)
+  demand(false, `an fsq codebook_size is a product of numbers from 3 to 8, not ${codebookSize}`)
 }

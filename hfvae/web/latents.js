@@ -3,9 +3,10 @@
 // `features` is how many numbers the encoder gives (at each place of a grid), `shape` that of one z
 // as the decoder takes it, `events` that of what a prior is over, `view` how a page shows z.
 
+import { product } from "./arrays.js"
 import { fsqLevels } from "./configs.js"
 import { levelValue, nearest, roundToLevel } from "./functional.js"
-import { gridOf, product } from "./networks.js"
+import { gridOf } from "./networks.js"
 
 export function makeLatents(config, tensors) {
   if (config.model_type === "autoencoder") return new Point(config.latent_dim)

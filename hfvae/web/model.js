@@ -6,15 +6,16 @@
 // Pixels are Float32Arrays in (B, C, H, W) order with values in [0, 1], B told by their length;
 // z likewise, in (B, ...model.latents.shape) order.
 
+import { joined, rowsOf } from "./arrays.js"
 import { makeConfig, parseConfig } from "./configs.js"
-import { HubError } from "./errors.js"
+import { HubError, isObject } from "./errors.js"
 import { lerp, slerp } from "./functional.js"
 import { makeLatents } from "./latents.js"
 import { makeMean } from "./likelihoods.js"
-import { Decoder, Encoder, product } from "./networks.js"
+import { Decoder, Encoder } from "./networks.js"
 import { makePrior } from "./priors.js"
 import { Random } from "./random.js"
-import { Safetensors, damaged, isObject, quoted } from "./safetensors.js"
+import { Safetensors, damaged } from "./safetensors.js"
 
 const MAX_MULTIPLICATIONS = 5e9 // of an image, as in hfvae/demo/work.py
 const MAX_NUMBERS = 2 ** 22 // in the widest layer of an image
@@ -40,6 +41,7 @@ export async function load(configText, weightsBuffer) {
   }
   const model = new Model(config, tensors)
   tensors.finish()
+  checkWork(model.work)
   return model
 }
 
@@ -71,13 +73,12 @@ export class Model {
     this.decoder = new Decoder(config, tensors, shape[0], spatial)
     this.mean = makeMean(config, tensors)
     this.prior = makePrior(config, events, tensors)
-    this.checkWork()
   }
 
-  /** Plain data on the model, for a page. */
+  /** What a page may want to know of it, as plain data. */
   get facts() {
-    const { view, shape, events, codebookSize = null } = this.latents
-    return { config: this.config, latents: { view, shape, events, codebookSize }, samples: this.prior.samples }
+    const { config, work, latents: { view, shape, events, codebookSize }, prior: { samples } } = this
+    return { config, work, samples, latents: { view, shape, events, codebookSize } }
   }
 
   /** Images -> the latents that `decode` takes; no noise. */
@@ -205,35 +206,25 @@ export class Model {
     return modes[0]
   }
 
-  checkWork() {
-    const parts = [this.encoder.layers, this.decoder.layers]
-    const work = parts[0].multiplications + parts[1].multiplications + this.latents.work + this.prior.work
-    const widest = Math.max(...parts.map((layers) => layers.widest))
-    if (work > MAX_MULTIPLICATIONS) {
-      throw new HubError(`This model takes ${(work / 1e9).toFixed(1)} billion multiplications an ` +
-        `image; this page does up to ${MAX_MULTIPLICATIONS / 1e9} billion.`)
-    }
-    if (widest > MAX_NUMBERS) {
-      throw new HubError(`This model has layers of ${(widest / 1e6).toFixed(1)} million numbers an ` +
-        `image; this page takes up to ${(MAX_NUMBERS / 1e6).toFixed(1)} million.`)
+  /** What an image takes: multiplications to draw, decode and encode it; numbers in the widest layer. */
+  get work() {
+    const { encoder: { layers: a }, decoder: { layers: b }, latents, prior } = this
+    return {
+      multiplications: a.multiplications + b.multiplications + latents.work + prior.work,
+      numbers: Math.max(a.widest, b.widest),
     }
   }
 }
 
-/** The rows of a batch, told by their length. */
-function rowsOf(data, shape, what) {
-  const size = product(shape)
-  if (!(data instanceof Float32Array) || data.length % size || !data.length) {
-    throw new RangeError(`expected ${what} of shape (B, ${shape.join(", ")}) as a Float32Array, ` +
-      `got ${data?.length} numbers`)
+function checkWork({ multiplications, numbers }) {
+  if (multiplications > MAX_MULTIPLICATIONS) {
+    throw new HubError(`This model takes ${(multiplications / 1e9).toFixed(1)} billion ` +
+      `multiplications an image; this page does up to ${MAX_MULTIPLICATIONS / 1e9} billion.`)
   }
-  return Array.from({ length: data.length / size }, (_, i) => data.subarray(i * size, (i + 1) * size))
-}
-
-function joined(rows) {
-  const all = new Float32Array(rows.reduce((sum, row) => sum + row.length, 0))
-  rows.reduce((at, row) => (all.set(row, at), at + row.length), 0)
-  return all
+  if (numbers > MAX_NUMBERS) {
+    throw new HubError(`This model has layers of ${(numbers / 1e6).toFixed(1)} million numbers an ` +
+      `image; this page takes up to ${(MAX_NUMBERS / 1e6).toFixed(1)} million.`)
+  }
 }
 
 const equal = (a, b) => a.length === b.length && a.every((value, i) => value === b[i])

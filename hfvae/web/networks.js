@@ -1,26 +1,25 @@
 // The encoder and the decoder: hfvae/networks.py, with BatchNorm folded into the layer before it.
 
+import { product } from "./arrays.js"
+import { HubError } from "./errors.js"
 import { silu } from "./functional.js"
 import { convolve, convolveTransposed, linear, makeFilters } from "./kernels.js"
-import { HubError } from "./errors.js"
 
 const EPSILON = 1e-5 // of BatchNorm
 
 /** Layers in the order in which Python numbers them; each maps (h, w, c) to (h, w, c). */
 class Layers {
+  next = 0
+  layers = []
+  multiplications = 0
+
   /** @param shape [c, h, w] of what comes in */
   constructor(tensors, name, shape) {
-    Object.assign(this, { tensors, name, shape, next: 0, layers: [] })
-    this.multiplications = 0
-    this.widest = product(shape)
+    Object.assign(this, { tensors, name, shape, widest: product(shape) })
   }
 
   run(x) {
     return this.layers.reduce((data, layer) => layer(data), x)
-  }
-
-  take(kind, shape, number = this.next) {
-    return this.tensors.take(`${this.name}.${number}.${kind}`, shape)
   }
 
   add(layer, shape, multiplications = 0) {
@@ -30,26 +29,31 @@ class Layers {
     this.widest = Math.max(this.widest, product(shape))
   }
 
+  take(kind, shape) {
+    return this.tensors.take(`${this.name}.${this.next}.${kind}`, shape)
+  }
+
   /**
    * What a layer's channels are multiplied by, and what is added then: its bias, or the BatchNorm
    * that stands `after` it, γ (x − mean) / √(var + ε) + β. Ioffe & Szegedy 2015 (arXiv:1502.03167).
    */
   affine(outputs, after) {
-    const number = this.next + after
-    this.next = number + 1
-    if (!after) {
-      return [new Float32Array(outputs).fill(1), this.take("bias", [outputs], number)]
-    }
-    const [scale, shift, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map(
-      (kind) => this.take(kind, [outputs], number))
-    this.tensors.pass(`${this.name}.${number}.num_batches_tracked`, [], "I64")
-    for (let o = 0; o < outputs; o++) {
-      if (variance[o] < 0) {
-        throw new HubError(`${this.name}.${number} in model.safetensors has a negative variance.`)
+    this.next += after
+    const shift = this.take("bias", [outputs])
+    const scale = after ? this.take("weight", [outputs]) : new Float32Array(outputs).fill(1)
+    if (after) {
+      const [mean, variance] = ["mean", "var"].map((kind) => this.take(`running_${kind}`, [outputs]))
+      const norm = `${this.name}.${this.next}`
+      this.tensors.pass(`${norm}.num_batches_tracked`, [], "I64")
+      if (variance.some((v) => v < 0)) {
+        throw new HubError(`${norm} in model.safetensors has a negative variance.`)
       }
-      scale[o] /= Math.sqrt(variance[o] + EPSILON)
-      shift[o] -= mean[o] * scale[o]
+      for (let o = 0; o < outputs; o++) {
+        scale[o] /= Math.sqrt(variance[o] + EPSILON)
+        shift[o] -= mean[o] * scale[o]
+      }
     }
+    this.next++
     return [scale, shift]
   }
 
@@ -58,40 +62,39 @@ class Layers {
     this.add(silu, this.shape)
   }
 
-  convolve(outputs, kernel, { stride = 1, padding = [0, 0], norm = true }) {
-    const [c, h, w] = this.shape
+  convolve(outputs, kernel, { stride = 1, padding = [0, 0], norm = 1 }) {
+    const { shape } = this
+    const [c, h, w] = shape
     const weight = this.take("weight", [outputs, c, kernel, kernel])
-    const [scale, bias] = this.affine(outputs, norm ? 1 : 0)
+    const [scale, bias] = this.affine(outputs, norm)
     const filters = makeFilters(outputs, kernel, kernel * c, bias, (o, r, k) =>
       scale[o] * weight[((o * c + k % c) * kernel + r) * kernel + Math.floor(k / c)])
-    const out = [outputs, ...[h, w].map((n, i) =>
-      Math.floor((n + 2 * padding[i] - kernel) / stride) + 1)]
-    const shape = this.shape
-    const macs = product(out) * kernel * kernel * c
-    this.add((x) => convolve(filters, x, shape, stride, padding, out), out, macs)
+    const grid = [h, w].map((n, i) => Math.floor((n + 2 * padding[i] - kernel) / stride) + 1)
+    const out = [outputs, ...grid]
+    this.add((x) => convolve(filters, x, shape, stride, padding, out), out, product(out) * kernel * kernel * c)
   }
 
-  /** 4x4, stride 2, padding 1. Output row 2i + p sees the input rows i − 1 + p and i + p. */
+  /** 4x4, stride 2, padding 1: row 2i + p of the result sees rows i + p − 1 and i + p of x. */
   convolveTransposed(outputs, norm) {
-    const [c, h, w] = this.shape
+    const { shape } = this
+    const [c, h, w] = shape
     const weight = this.take("weight", [c, outputs, 4, 4])
-    const [scale, bias] = this.affine(outputs, norm ? 1 : 0)
+    const [scale, bias] = this.affine(outputs, norm)
     const phases = [0, 1, 2, 3].map((phase) => makeFilters(outputs, 2, 2 * c, bias, (o, r, k) => {
-      const [y, x] = [3 - 2 * r - (phase >> 1), 3 - 2 * Math.floor(k / c) - (phase & 1)]
+      const y = 3 - 2 * r - (phase >> 1), x = 3 - 2 * Math.floor(k / c) - (phase & 1)
       return scale[o] * weight[((k % c * outputs + o) * 4 + y) * 4 + x]
     }))
-    const shape = this.shape
     const out = [outputs, 2 * h, 2 * w]
     this.add((x) => convolveTransposed(phases, x, shape), out, product(out) * 4 * c)
   }
 
-  /** All to all; both sides are numbered (c, h, w) in the file. `after`: where its BatchNorm is. */
+  /** All to all; both sides stand as (c, h, w) in the file. */
   linear(out, after) {
     const inputs = product(this.shape), outputs = product(out)
     const weight = this.take("weight", [outputs, inputs])
     const [scale, shift] = this.affine(out[0], after)
-    const from = channelsFirst(this.shape), to = channelsFirst(out)
-    const bias = Float32Array.from({ length: outputs }, (_, o) => shift[o % out[0]])
+    const from = inChannelsFirst(this.shape), to = inChannelsFirst(out)
+    const bias = Float32Array.from(to, (_, o) => shift[o % out[0]])
     const filters = makeFilters(outputs, 1, inputs, bias, (o, _, k) =>
       scale[o % out[0]] * weight[to[o] * inputs + from[k]])
     this.add((x) => linear(filters, x, 1), out, inputs * outputs)
@@ -99,22 +102,16 @@ class Layers {
 
   /** x + f(x), two 3x3 convolutions. */
   residual() {
-    const [c] = this.shape
-    const body = new Layers(this.tensors, `${this.name}.${this.next}.body`, this.shape)
+    const body = new Layers(this.tensors, `${this.name}.${this.next++}.body`, this.shape)
     for (let i = 0; i < 2; i++) {
       body.silu()
-      body.convolve(c, 3, { padding: [1, 1] })
+      body.convolve(this.shape[0], 3, { padding: [1, 1] })
     }
-    this.next++
-    this.add((x) => {
-      const f = body.run(x.slice())
-      for (let i = 0; i < x.length; i++) f[i] += x[i]
-      return f
-    }, this.shape, body.multiplications)
+    this.add((x) => body.run(x.slice()).map((f, i) => x[i] + f), this.shape, body.multiplications)
   }
 }
 
-/** [c, h, w] of the coarsest feature map. */
+/** (h, w) of the coarsest feature map. */
 export const gridOf = ({ size, widths }) => size.map((n) => Math.ceil(n / 2 ** widths.length))
 
 /** (C, H, W) in [0, 1] -> (features), or of a grid (features, h, w). */
@@ -131,21 +128,17 @@ export class Encoder {
       layers.silu()
     })
     for (let i = 0; i < blocks; i++) layers.residual()
-    if (spatial) {
-      layers.convolve(features, 1, { norm: false })
-    } else {
-      layers.next++ // Flatten
-      if (hidden) {
-        layers.linear([hidden, 1, 1], 1)
-        layers.silu()
-      }
-      layers.linear([features, 1, 1], 0)
+    if (!spatial) layers.next++ // Flatten
+    if (!spatial && hidden) {
+      layers.linear([hidden, 1, 1], 1)
+      layers.silu()
     }
+    if (spatial) layers.convolve(features, 1, { norm: 0 })
+    else layers.linear([features, 1, 1], 0)
   }
 
   run(x) {
-    const y = toChannelsLast(x, this.shape)
-    for (let i = 0; i < y.length; i++) y[i] = 2 * y[i] - 1
+    const y = toChannelsLast(x, this.shape).map((value) => 2 * value - 1)
     return toChannelsFirst(this.layers.run(y), this.layers.shape)
   }
 }
@@ -155,26 +148,23 @@ export class Decoder {
   constructor(config, tensors, features, spatial) {
     const { size, channels, blocks, hidden } = config
     const grid = gridOf(config)
-    const widths = [...config.widths].reverse()
+    const [first, ...widths] = [...config.widths].reverse()
     this.size = size
     this.shape = spatial ? [features, ...grid] : [features, 1, 1]
     const layers = (this.layers = new Layers(tensors, "decoder.body", this.shape))
-    if (spatial) {
-      layers.convolve(widths[0], 1, {})
-    } else {
-      if (hidden) {
-        layers.linear([hidden, 1, 1], 1)
-        layers.silu()
-      }
-      layers.linear([widths[0], ...grid], 2) // after Unflatten
-    }
-    for (let i = 0; i < blocks; i++) layers.residual()
-    layers.silu()
-    for (const width of widths.slice(1)) {
-      layers.convolveTransposed(width, true)
+    if (!spatial && hidden) {
+      layers.linear([hidden, 1, 1], 1)
       layers.silu()
     }
-    layers.convolveTransposed(channels, false)
+    if (spatial) layers.convolve(first, 1, {})
+    else layers.linear([first, ...grid], 2) // Unflatten comes between
+    for (let i = 0; i < blocks; i++) layers.residual()
+    layers.silu()
+    for (const width of widths) {
+      layers.convolveTransposed(width, 1)
+      layers.silu()
+    }
+    layers.convolveTransposed(channels, 0)
   }
 
   run(z) {
@@ -183,18 +173,14 @@ export class Decoder {
   }
 }
 
-export const product = (numbers) => numbers.reduce((a, b) => a * b, 1)
-
 /** Where each number of (h, w, c) stands in (c, h, w). */
-function channelsFirst([c, h, w]) {
+function inChannelsFirst([c, h, w]) {
   return Uint32Array.from({ length: c * h * w }, (_, i) => i % c * h * w + Math.floor(i / c))
 }
 
 function toChannelsLast(x, [c, h, w]) {
   const y = new Float32Array(c * h * w)
-  for (let k = 0, from = 0; k < c; k++) {
-    for (let to = k; to < y.length; to += c) y[to] = x[from++]
-  }
+  for (let k = 0, from = 0; k < c; k++) for (let to = k; to < y.length; to += c) y[to] = x[from++]
   return y
 }
 

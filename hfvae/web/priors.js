@@ -6,24 +6,21 @@
 //   mixture                 n uniform numbers, then n · D normals
 //   uniform, autoregressive n · T uniform numbers, T being the places of the grid, row by row
 
+import { product } from "./arrays.js"
+import { HubError } from "./errors.js"
 import {
   argmax, bounded, gelu, inverse, inverseCdf, layerNorm, silu, softmax,
 } from "./functional.js"
-import { linear, linearFilters, makeFilters } from "./kernels.js"
-import { HubError } from "./errors.js"
-import { product } from "./networks.js"
+import { linear, makeFilters } from "./kernels.js"
 
-export function makePrior(config, shape, tensors) {
-  const kinds = {
-    none: NoPrior,
-    "standard-normal": StandardNormal,
-    mixture: GaussianMixture,
-    flow: Flow,
-    uniform: Uniform,
-    autoregressive: Autoregressive,
-  }
-  return new kinds[config.prior](config, shape, tensors)
-}
+export const makePrior = (config, shape, tensors) => new {
+  none: NoPrior,
+  "standard-normal": StandardNormal,
+  mixture: GaussianMixture,
+  flow: Flow,
+  uniform: Uniform,
+  autoregressive: Autoregressive,
+}[config.prior](config, shape, tensors)
 
 /** What a new autoencoder has: nothing says where its codes lie. */
 class NoPrior {
@@ -173,13 +170,13 @@ class Coupling {
   /** t(a) and e^{s(a)} for each entry of b. */
   terms(a) {
     const [first, second, last] = this.net
-    const found = linear(last, silu(linear(second, silu(linear(first, a, 1)))))
+    const found = linear(last, silu(linear(second, silu(linear(first, a, 1)), 1)), 1)
     const half = found.length / 2
     return [found.subarray(0, half), found.subarray(half).map((s) => Math.exp(bounded(s)))]
   }
 
   forward(z) {
-    const u = linear(this.mix, z)
+    const u = linear(this.mix, z, 1)
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
     for (let i = 0; i < shift.length; i++) u[this.kept + i] = u[this.kept + i] * scale[i] + shift[i]
     return u
@@ -189,7 +186,7 @@ class Coupling {
     const z = u.slice()
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
     for (let i = 0; i < shift.length; i++) z[this.kept + i] = (u[this.kept + i] - shift[i]) / scale[i]
-    return linear(this.back, z)
+    return linear(this.back, z, 1)
   }
 }
 
@@ -242,7 +239,7 @@ class Autoregressive extends Uniform {
     for (let t = 0; t < this.size; t++) {
       for (let i = 0; i < h.length; i++) h[i] += this.position[t * width + i % width]
       this.layers.forEach((layer, i) => (h = layer.step(h, pasts[i])))
-      const logits = linear(this.head, layerNorm(h, width, ...this.norm))
+      const logits = linear(this.head, layerNorm(h, width, ...this.norm), count)
       for (let row = 0; row < count; row++) {
         const own = logits.subarray(row * codebookSize, (row + 1) * codebookSize)
         const code = temperature
@@ -271,16 +268,16 @@ class TransformerLayer {
 
   /** One more place of each row, (rows · width), given queries, keys and values of those before. */
   step(h, past) {
-    const { width } = this
-    const qkv = linear(this.qkv, layerNorm(h, width, ...this.norm1))
+    const { width } = this, rows = h.length / width
+    const qkv = linear(this.qkv, layerNorm(h, width, ...this.norm1), rows)
     const attended = new Float32Array(h.length)
     past.push(qkv)
-    for (let row = 0; row < h.length / width; row++) {
+    for (let row = 0; row < rows; row++) {
       for (let head = 0; head < this.heads; head++) this.attend(past, row, head, attended)
     }
-    h = add(h, linear(this.out, attended))
-    const up = gelu(linear(this.up, layerNorm(h, width, ...this.norm2)))
-    return add(h, linear(this.down, up))
+    h = add(h, linear(this.out, attended, rows))
+    const up = gelu(linear(this.up, layerNorm(h, width, ...this.norm2), rows))
+    return add(h, linear(this.down, up, rows))
   }
 
   /** softmax(q kᵀ / √D) v of one head in one row. */
@@ -303,8 +300,13 @@ class TransformerLayer {
 
 const add = (a, b) => a.map((value, i) => value + b[i])
 
-const takeLinear = (tensors, name, inputs, outputs) =>
-  linearFilters(tensors.take(`${name}.weight`, [outputs, inputs]), tensors.take(`${name}.bias`, [outputs]))
+const takeLinear = (tensors, name, inputs, outputs) => ({
+  weight: tensors.take(`${name}.weight`, [outputs, inputs]),
+  bias: tensors.take(`${name}.bias`, [outputs]),
+  outputs,
+  rows: 1,
+  span: inputs,
+})
 
 const takeNorm = (tensors, name, width) =>
   ["weight", "bias"].map((kind) => tensors.take(`${name}.${kind}`, [width]))

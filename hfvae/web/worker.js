@@ -1,18 +1,18 @@
-// Runs a model beside the page, one step of one call after another, so that a long call, which
-// gives its images one by one, never keeps a short one waiting.
+// Runs a model beside the page, a step of one call after a step of another, so that a long call,
+// which gives its images one by one, keeps no short one waiting.
 //
-// In:  {id, method, args}; method "load", one of Model's, or "cancel" with the id of a call.
-// Out: {id, part} for each image of `sample`, then {id, result} or {id, error, name}.
+// In:  {id, method, args}: "load", or a method of Model; {cancel}: the id of a call to "sample".
+// Out: {id, image} for each image of "sample", and {id, result} or {id, error, name} at the end.
 
 import { load } from "./model.js"
 
 let model
 const calls = new Map() // by id, in turn
 
-self.onmessage = ({ data: { id, method, args } }) => {
-  if (method === "cancel") return calls.delete(args[0])
+self.onmessage = ({ data: { id, method, args, cancel } }) => {
+  if (calls.delete(cancel)) return self.postMessage({ id: cancel, result: null })
   calls.set(id, steps(method, args))
-  if (calls.size === 1) turn()
+  if (calls.size === 1) run()
 }
 
 async function* steps(method, args) {
@@ -20,31 +20,30 @@ async function* steps(method, args) {
     model = await load(...args)
     return model.facts
   }
-  if (method === "samples") {
-    for (const image of model.samples(...args)) yield image
-    return null
-  }
+  if (method === "sample") return yield* model.samples(...args)
   return model[method](...args)
 }
 
-async function turn() {
+async function run() {
   while (calls.size) {
     const [id, call] = calls.entries().next().value
+    let answer
     try {
       const { done, value } = await call.next()
-      if (!calls.delete(id)) continue // cancelled meanwhile
-      self.postMessage(done ? { id, result: value } : { id, part: value }, buffers(value))
-      if (!done) calls.set(id, call) // behind the others
-    } catch (error) {
-      calls.delete(id)
-      self.postMessage({ id, error: error.message, name: error.constructor.name })
+      answer = done ? { result: value } : { image: value }
+    } catch ({ message, constructor }) {
+      answer = { error: message, name: constructor.name }
     }
-    await new Promise((resume) => {
+    if (calls.delete(id)) {
+      const numbers = answer.image ?? answer.result
+      const given = numbers instanceof Float32Array ? [numbers.buffer] : []
+      self.postMessage({ id, ...answer }, given)
+      if (answer.image) calls.set(id, call) // behind the others
+    }
+    await new Promise((resume) => { // hear what came meanwhile
       const { port1, port2 } = new MessageChannel()
       port1.onmessage = resume
       port2.postMessage(null)
     })
   }
 }
-
-const buffers = (value) => (value instanceof Float32Array ? [value.buffer] : [])
