@@ -50,7 +50,7 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
 
 
 def preset_like(config: Config) -> str:
-    """Where a model that is fine-tuned goes on: what has its prior, or else the first of its kind."""
+    """Where a model that is fine-tuned goes on: what has its prior, or the first of its kind."""
     alike = [name for name, preset in PRESETS.items() if preset().kind == config.kind]
     same = [name for name in alike if PRESETS[name].keywords.get("prior") == config.prior]
     return (same or alike)[0]
