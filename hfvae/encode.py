@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from .base import BaseAutoencoder
-from .data import ImageSet
+from .data import DataError, ImageSet
 from .errors import expand
 from .evaluate import arguments, batch_size, check_output, model_and_images
 from .hub.files import digest
 from .hub.lock import locked
 from .machine import keep_freed_memory
-from .sources import DataError
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 

@@ -12,6 +12,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +52,9 @@ class Fault:
 
     pattern: str
     times: int
-    act: int | str  # a status, "cut" (half of the body), "flip" (one bit) or "huge" (says 300 MB)
+    # A status, "cut" (half of the body), "flip" (one bit), "huge" (it says 300 MB), or the seconds
+    # that it takes.
+    act: int | str | float
 
 
 @dataclass
@@ -118,7 +121,7 @@ class Hub:
     def storage(self) -> str:
         return f"http://localhost:{self.ports['storage']}"  # another host name as well
 
-    def fail(self, pattern: str, act: int | str, times: int = 10**6) -> None:
+    def fail(self, pattern: str, act: int | str | float, times: int = 10**6) -> None:
         self.faults.append(Fault(pattern, times, act))
 
     def add(self, key: str, files: dict[str, bytes] | None = None, **settings) -> Repo:
@@ -185,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if fault:
             fault.times -= 1
+        if fault and isinstance(fault.act, float):
+            time.sleep(fault.act)
         try:
             if fault and isinstance(fault.act, int):
                 raise _Refused(fault.act)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -173,6 +174,17 @@ def test_a_damaged_checkpoint_is_the_same_or_refused(unfinished, n):
         assert all(torch.equal(t, whole.tensors[name]) for name, t in state.tensors.items())
     assert len(words) > 0.8 * n
     assert all(len(line) < 1000 for line in words)
+
+
+def test_a_checkpoint_says_only_so_much_of_itself(unfinished):
+    folder = unfinished / "checkpoint-000006"
+    said = {"a": "0" * 30_000_000}
+    (folder / "state.safetensors").write_bytes(safetensors.torch.save({}, said))
+    with pytest.raises(HubError, match=r"the header of state.safetensors has 30,0.* are the most"):
+        checkpoint.read(folder)
+    (folder / "state.json").write_text("[" * 2_000_000)
+    with pytest.raises(HubError, match="state.json is larger than 1,000,000 bytes"):
+        checkpoint.read(folder)
 
 
 # Kept images

@@ -318,7 +318,7 @@ def test_bad_calls_get_words(web, folders):
 def test_what_no_page_can_run_gets_words(web, folders, tmp_path):
     settings = json.loads((folders["normal"] / CONFIG).read_text())
     weights = (folders["normal"] / WEIGHTS).read_bytes()
-    custom, newer = {"custom_parts": ["encoder"]}, {"format_version": 99}
+    custom = {"custom_parts": ["encoder"]}
     for words, config, data in [
         ("made with its own encoder, which only Python can run", settings | custom, weights),
         (
