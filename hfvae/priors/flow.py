@@ -15,8 +15,8 @@ DRAWS = 16  # of a posterior, to tell what the flow makes of it
 class Linear(nn.Linear):
     """In float32, whatever is stored: half precision is for the networks, densities need more."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight.float(), self.bias.float())
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, self.weight.float(), self.bias.float())
 
 
 class Coupling(nn.Module):

@@ -54,8 +54,7 @@ def preset_like(config: Config) -> str:
     alike = [
         name
         for name, preset in PRESETS.items()
-        if preset.func.model_type == config.model_type
-        and preset.keywords.get("prior") == config.prior
+        if preset.func is type(config) and preset.keywords.get("prior") == config.prior
     ]
     return alike[0] if alike else config.model_type
 
