@@ -133,7 +133,7 @@ class Config:
         widths: channels after each halving of the image; chosen from its size if empty.
         blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
         hidden: width of a fully connected layer on either side of a latent vector; 0 for none.
-            None is 256 for binary pixels and 0 otherwise: measured, not a principle.
+            None is 512 for binary pixels and 0 otherwise: measured, not a principle.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -171,7 +171,7 @@ class Config:
             widths = (min(self.finest * 2**i, 256) for i in range(halvings))
             object.__setattr__(self, "widths", DerivedWidths(widths))
         if self.hidden is None or isinstance(self.hidden, Derived):
-            hidden = 256 if self.likelihood == "bernoulli" else 0
+            hidden = 512 if self.likelihood == "bernoulli" else 0
             object.__setattr__(self, "hidden", DerivedWidth(hidden))
 
     def settings(self) -> dict[str, Any]:
@@ -317,12 +317,11 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
 
 # What `train.py --model` offers. The beta-VAE's scale is fixed because a learned one would shrink
 # until the reconstruction drowns beta again. Its hidden layer (as in Burgess et al. 2018) keeps
-# factors apart: a nearly linear encoder codes the place of a thing times its size. The flow-vae's
-# costs one step in twenty, and is worth more than wider convolutions (benchmarks/README.md).
+# factors apart: a nearly linear encoder codes the place of a thing times its size.
 PRESETS: dict[str, partial[Config]] = {
     "autoencoder": partial(AutoencoderConfig),
     "vae": partial(VAEConfig),
-    "flow-vae": partial(VAEConfig, prior="flow", hidden=512),
+    "flow-vae": partial(VAEConfig, prior="flow"),
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
     "vq-vae": partial(VQVAEConfig),
     "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),
