@@ -56,6 +56,13 @@ MEASURED: dict[str, list[Column]] = {
         Column("samples", "samples", ".0f"),
         Column("active_units", "active units", ".0f"),
     ],
+    "flow": [
+        Column("parameters", "weights", ",d"),
+        Column("steps", "steps", "d"),
+        Column("elbo", "ELBO, nats", ".2f"),
+        Column("nll", "−log p(x), nats", ".2f"),
+        Column("commit", "commit", ""),
+    ],
     "families": [
         Column("bits_per_dim", "bits/dim", ".2f"),
         Column("psnr", "PSNR, dB", ".1f"),

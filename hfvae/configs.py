@@ -147,7 +147,7 @@ class Config:
         widths: channels after each halving of the image; chosen from its size if empty.
         blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
         hidden: width of a fully connected layer on either side of a latent vector; 0 for none.
-            None is 256 for binary pixels and 0 otherwise: measured, not a principle.
+            None is 512 for binary pixels and 0 otherwise: measured, not a principle.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -188,7 +188,7 @@ class Config:
         """The fields that follow from others unless they are given."""
         return {
             "widths": self.halvings(self.finest, 1, self.coarsest),
-            "hidden": 256 if self.likelihood == "bernoulli" else 0,
+            "hidden": 512 if self.likelihood == "bernoulli" else 0,
         }
 
     def halvings(self, finest: int, least: int, coarsest: int) -> tuple[int, ...]:
@@ -397,12 +397,11 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
 
 # What `train.py --model` offers. The beta-VAE's scale is fixed because a learned one would shrink
 # until the reconstruction drowns beta again. Its hidden layer (as in Burgess et al. 2018) keeps
-# factors apart: a nearly linear encoder codes the place of a thing times its size. The flow-vae's
-# costs one step in twenty, and is worth more than wider convolutions (benchmarks/README.md).
+# factors apart: a nearly linear encoder codes the place of a thing times its size.
 PRESETS: dict[str, partial[Config]] = {
     "autoencoder": partial(AutoencoderConfig),
     "vae": partial(VAEConfig),
-    "flow-vae": partial(VAEConfig, prior="flow", hidden=512),
+    "flow-vae": partial(VAEConfig, prior="flow"),
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
     "spatial-vae": partial(VAEConfig, spatial=True),
     "vq-vae": partial(VQVAEConfig),

@@ -48,7 +48,11 @@ class Explorer(ABC):
 
 
 class Telling(NamedTuple):
-    """The latents that tell most: entries of z, with a label, and from where to where to go."""
+    """The latents that tell most: entries of z, with a label, and from where to where to go.
+
+    Here and below, z is where the prior's base is: of a flow not the decoder's z. There single
+    entries lead from one likely image to another, and in the decoder's z soon out of all of them.
+    """
 
     dims: list[int]
     labels: list[str]
@@ -92,7 +96,7 @@ class VectorExplorer(Explorer):
 
         Of a model that cannot draw images to compare, the first latents, around where z is.
         """
-        z = self.model.infer(seen(self.model, image)).mode().flatten(1)
+        z = self.model.prior.to_base(self.model.infer(seen(self.model, image)).mode().flatten(1))
         if self.model.prior.samples:
             return z, self.compared
         dims = list(range(min(LATENTS, z.shape[1])))
@@ -103,19 +107,21 @@ class VectorExplorer(Explorer):
     def compared(self) -> Telling:
         """The latents that differ most between new images."""
         images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
-        posterior = self.model.infer(images)
+        prior = self.model.prior
+        posterior = prior.in_base(self.model.infer(images))
         dims, weights, unit = self.latents.axes(posterior, LATENTS)
+        factors = self.factors if prior.letter == "z" else {}
         labels = []
         for dim, weight in zip(dims, weights, strict=True):
-            stands_for = [name for name, entry in self.factors.items() if entry == dim]
-            labels.append(" · ".join([f"z{dim}", *stands_for, f"{weight:.1f} {unit}"]))
+            stands_for = [name for name, entry in factors.items() if entry == dim]
+            labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, f"{weight:.1f} {unit}"]))
         z = posterior.mode().flatten(1)[:, dims]
         middle, spread = z.mean(0), 3 * z.std(0).clamp(min=1e-3)
         return Telling(dims, labels, middle - spread, middle + spread)
 
     def decoded(self, z: Tensor) -> Tensor:
         """Many latents (N, D), a few at a time: their images may be large."""
-        some = z.view(-1, *self.model.latent_shape).split(8)
+        some = self.model.prior.from_base(z).view(-1, *self.model.latent_shape).split(8)
         return torch.cat([self.model.decode(self.latents.quantize(s)) for s in some])
 
     def sliders(self, z: Tensor, telling: Telling, at: list[float]) -> dict[str, Any]:
@@ -126,7 +132,7 @@ class VectorExplorer(Explorer):
         return sheet(
             self.decoded(rows.flatten(0, 1)), "sliders", rows=len(at), at=at,
             picture=data_uri(to_pil(self.decoded(z))[0]), labels=telling.labels, live=True,
-            hint="each slider is one latent",
+            hint=f"each slider is {self.model.prior.entry}",
         )  # fmt: skip
 
     def plane(self, z: Tensor, telling: Telling) -> dict[str, Any]:

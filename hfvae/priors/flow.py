@@ -1,5 +1,6 @@
 """A prior that is learned together with the model: N(0, I) carried through an invertible map."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -8,12 +9,14 @@ from torch import Tensor, nn
 from .. import functional as F
 from .base import Prior
 
+DRAWS = 16  # of a posterior, to tell what the flow makes of it
+
 
 class Linear(nn.Linear):
     """In float32, whatever is stored: half precision is for the networks, densities need more."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight.float(), self.bias.float())
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, self.weight.float(), self.bias.float())
 
 
 class Coupling(nn.Module):
@@ -59,6 +62,8 @@ class Flow(Prior):
     rotates.
     """
 
+    letter = "u"
+    entry = "one number in the base space of the flow, from one likely image to another"
     words = "draws of its flow prior: N(0, I) carried through a learned invertible map"
 
     fitted: Tensor
@@ -114,6 +119,13 @@ class Flow(Prior):
         for inverse, layer in zip(reversed(inverses), reversed(self.layers), strict=True):
             u = (layer.inverse(u).double() @ inverse).float()
         return u
+
+    @torch.no_grad()
+    def in_base(self, posterior: Any) -> Any:
+        """The Gaussian with the mean and variance of what its draws become."""
+        draws = posterior.events(DRAWS, torch.Generator().manual_seed(0))
+        u = self.to_base(draws).view(DRAWS, -1, self.dim)
+        return dataclasses.replace(posterior, mu=u.mean(0), logvar=u.var(0).log())
 
     @torch.no_grad()
     def sample(

@@ -34,7 +34,7 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
     family: Any = preset.func
     if family.model_type != base.config.model_type:
         raise TrainingError(f"{source} is a {base.config.model_type}, not a {model}")
-    for name, value in preset.keywords.items() if config.model else ():
+    for name, value in preset.keywords.items():
         if getattr(base.config, name) != value and getattr(config, name, None) is None:
             raise TrainingError(
                 f"{source} is no {model}: its {name} is {getattr(base.config, name)}, not "
