@@ -191,10 +191,12 @@ class Config:
             "hidden": 512 if self.likelihood == "bernoulli" else 0,
         }
 
-    def halvings(self, finest: int, least: int, coarsest: int) -> tuple[int, ...]:
+    def halvings(
+        self, finest: int, least: int, coarsest: int, widest: int = 256
+    ) -> tuple[int, ...]:
         """Widths from `finest` up, halving the image until its longer side is `coarsest`."""
         count = max(least, math.ceil(math.log2(max(self.size) / coarsest)))
-        return tuple(min(finest * 2**i, 256) for i in range(count))
+        return tuple(min(finest * 2**i, widest) for i in range(count))
 
     def settings(self) -> dict[str, Any]:
         """config.json: all fields, but for those that mean nothing to this config."""
@@ -307,11 +309,11 @@ class VAEConfig(Config):
             return super().defaults() | more
         # A grid of at most 32 cells a side, because a transformer has to draw them one by one.
         return {
-            "widths": self.halvings(32, 2, 32),
+            "widths": self.halvings(32, 2, 32, widest=128),
             "hidden": 0,
             "latent_dim": 8,
             "blocks": 4,
-            "prior_layers": 6,
+            "prior_layers": 4,
             "prior_width": 128,
         }
 

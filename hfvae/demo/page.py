@@ -192,7 +192,7 @@ def explore_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) 
         picture = Picture(label="Picture", **UPLOAD)
         latents = scrubber("Latents, sorted by what they carry", elem_id="latents")
         plane = scrubber("A map of the two that carry most", elem_id="map")
-        codes = scrubber("The code grid", elem_id="codes", visible=False)
+        codes = scrubber("The grid", elem_id="codes", visible=False)
     row, go, comes = begin(act, model, examples, tab, picture, "Explore")
     for event in (go.click, *comes):
         event(act.show_latents, [model, picture], [latents, plane, codes], **PRIVATE, **MODEL)
