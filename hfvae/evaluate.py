@@ -18,6 +18,7 @@ from .base import BaseAutoencoder
 from .data import ImageSet, load_images
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN, expand
+from .hub import write_folder
 from .machine import keep_freed_memory
 from .models import from_pretrained
 from .sources import DataError
@@ -159,9 +160,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("--dataset", required=True, help="as for train.py")
     parser.add_argument("--split", default="test", choices=["train", "test"])
-    parser.add_argument(
-        "--samples", type=int, default=SAMPLES, help=f"for −log p(x) of a VAE; default {SAMPLES}"
-    )
+    parser.add_argument("--samples", type=int, help=f"for −log p(x) of a VAE; default {SAMPLES}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image_column")
     parser.add_argument("--data_dir")
@@ -172,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         results = _evaluate(args)
         print(table(results))
         if args.output:
-            args.output.write_text(json.dumps(results, indent=2) + "\n")
+            data = json.dumps(results, indent=2) + "\n"
+            write_folder(args.output.resolve().parent, {args.output.name: data.encode()})
     except ImportError as error:
         print(f"evaluate: measuring {NEEDS_TRAIN} ({error})", file=sys.stderr)
         raise SystemExit(2) from None
@@ -182,7 +182,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    if args.samples < 0 or args.seed < 0:
+    samples = SAMPLES if args.samples is None else args.samples
+    if samples < 0 or args.seed < 0:
         raise ValueError("--samples and --seed must be 0 or more")
     if args.output and args.output.is_dir():
         raise IsADirectoryError(f"{args.output} is a folder; give a file to write to")
@@ -201,7 +202,9 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     )
     for bad in images.skipped:
         print(f"skipped {bad}", file=sys.stderr)
-    return evaluate(model, images, args.seed, args.samples)
+    if args.samples and not model.bottleneck.density:
+        print("--samples plays no part: only a VAE's −log p(x) is sampled", file=sys.stderr)
+    return evaluate(model, images, args.seed, samples)
 
 
 if __name__ == "__main__":
