@@ -230,6 +230,14 @@ def test_an_id_that_is_none_never_becomes_a_request(hub, cache):
     assert not hub.requests
 
 
+def test_a_mistyped_folder_is_told_what_is_beside_it(hub, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("runs/photos-vae")
+    words = "no folder and no Hub repository runs/typo, .*; the folder runs holds photos-vae$"
+    with pytest.raises(FileNotFoundError, match=words):
+        hfvae.from_pretrained("runs/typo")
+
+
 def test_missing_private_gated_and_wrong_revision_are_told_apart(published, hub, cache):
     with pytest.raises(FileNotFoundError, match="no Hub repository me/none, or it is private"):
         load(cache, "me/none")
