@@ -20,6 +20,7 @@ from .data import DataError, ImageSet, load_images
 from .data.drawn import Drawn
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN, expand
+from .hub import write_folder
 from .machine import keep_freed_memory
 from .models import from_pretrained
 
@@ -170,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         results = _evaluate(args)
         print(table(results))
         if args.output:
-            args.output.write_text(json.dumps(results, indent=2) + "\n")
+            data = json.dumps(results, indent=2) + "\n"
+            write_folder(args.output.resolve().parent, {args.output.name: data.encode()})
     except ImportError as error:
         print(f"evaluate: measuring {NEEDS_TRAIN} ({error})", file=sys.stderr)
         raise SystemExit(2) from None
@@ -184,7 +186,10 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--samples and --seed must be 0 or more")
     if args.output:
         check_output(args.output)
-    return evaluate(*model_and_images(args), args.seed, args.samples)
+    model, images = model_and_images(args)
+    if args.samples and not model.bottleneck.density:
+        print("--samples plays no part: only a VAE's −log p(x) is sampled", file=sys.stderr)
+    return evaluate(model, images, args.seed, args.samples)
 
 
 def arguments(name: str, about: str | None, split: str) -> argparse.ArgumentParser:

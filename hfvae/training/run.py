@@ -326,6 +326,8 @@ def summary(run: Run) -> str:
         f"{model.step} steps of {run.batch_sizes['model']} images in {model.spent / 60:.1f} "
         f"minutes on {processor}."
     )
+    if model.progress < 1:
+        words += f" It was stopped after {model.progress:.0%} of the way."
     if prior.step:
         size, minutes = run.batch_sizes["prior"], prior.spent / 60
         words += f" Then its prior: {prior.step} steps of {size} in {minutes:.1f} minutes."

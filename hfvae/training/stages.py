@@ -23,6 +23,7 @@ from .progress import StopOnInterrupt, log_picture
 
 DIVERGED = 100  # bits/dim that no model in training needs
 WATCHED = 1024  # images whose latents are looked at
+WATCHED_FROM = 0.5  # of the way: before, latents and codes may still come to life
 ENOUGH_LATENTS = 20_000  # for a prior that is fitted
 MOST_NUMBERS = 2**28  # in the latents that a prior is trained on
 
@@ -75,7 +76,7 @@ class ModelStage(Stage):
         run, budget, config = self.run, self.budget, self.run.config
         run.model.eval()
         start = max(config.kl_warmup_steps, config.lr_warmup_steps or 0)
-        if budget.step > start and budget.progress > 0.15:
+        if budget.step > start and budget.progress > WATCHED_FROM:
             found = latent_metrics(run.model, some(run.images, WATCHED), config.seed)
             found |= {name: value.item() for name, value in metrics.items() if name == "kl"}
             for about, words in advice(found, run.model).items():
