@@ -183,7 +183,7 @@ def test_parquet_folders_files_and_columns(tmp_path):
     ("make", "message"),
     [
         (lambda p: p / "bare", "holds no images"),
-        (lambda p: p / "none", "no data set of that name; known names: sprites, mnist"),
+        (lambda p: p / "none", "no data set of that name; known names: sprites, avatars, mnist"),
         (lambda p: "fasion-mnist", "no data set of that name"),
         (lambda p: p / "file.txt", "is a file; give a folder"),
         (lambda p: p / "one", "1 image is not enough"),

@@ -138,14 +138,17 @@ class Avatars(Drawn):
             yield to_bytes(image, self.size, self.channels)
 
     def decoded(self, size: Size, channels: int) -> Iterator[np.ndarray]:
-        taken, kept = set(), []
+        kept: list[Tensor] = []
+        taken: set[int] = set()
         if self.held_out:
             others = Request(f"avatars:{self.style_name}", "train", size, channels)
             found = cache.decode(AvatarsSource().records(others), (channels, *size))
-            taken = {image.numpy().tobytes() for image in found.pixels}
+            for some in found.pixels.split(256):
+                taken |= {hash(image.numpy().tobytes()) for image in some}
+                cache.release(found.mapped)
         drawn = self.pictures(self.seeds(self.numbers))
         for number, image in zip(self.numbers, drawn, strict=True):
-            if image.tobytes() not in taken:
+            if hash(image.tobytes()) not in taken:
                 kept.append(number)
                 yield image
         if not kept:

@@ -5,8 +5,7 @@ import hashlib
 import math
 import os
 import zlib
-from collections.abc import Mapping
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,23 +37,32 @@ class Folder(Source):
         )
         whole = not (train and test)
         within = test if asked.split == "test" and not whole else train
-        found = [
-            (name, file)
-            for name, file in files.items()
+        names = [
+            name
+            for name, problem in files.items()
             if name.startswith(within)
-            and (isinstance(file, OSError) or file.suffix.lower() in IMAGE_FILES)
+            and (problem or os.path.splitext(name)[1].lower() in IMAGE_FILES)
         ]
-        if not found:
+        if not names:
             kinds = ", ".join(sorted(IMAGE_FILES))
             raise DataError(f"{folder / within} holds no images ({kinds})")
-        at, identity = partial(map, found.__getitem__), _identity(folder, dict(found))
-        return Records(len(found), at, identity, whole)
+        sha = hashlib.sha256(os.fsencode(folder.absolute()))
+        for name in names:
+            with suppress(OSError):  # decoding will name it
+                at = os.stat(folder / name)
+                sha.update(os.fsencode(f"{name} {at.st_size} {at.st_mtime_ns}\n"))
+        return Records(
+            len(names),
+            lambda numbers: ((names[i], files[names[i]] or folder / names[i]) for i in numbers),
+            sha.hexdigest(),
+            whole,
+        )
 
 
-def _files(folder: Path) -> dict[str, Path | OSError]:
+def _files(folder: Path) -> dict[str, OSError | None]:
     """The files in a folder and below it, by their relative paths, in order, no hidden ones; and
-    the folders below it that cannot be listed."""
-    found: dict[str, Path | OSError] = {}
+    the folders below it that cannot be listed, with the reason."""
+    found: dict[str, OSError | None] = {}
     seen = set()
 
     def keep(error: OSError) -> None:
@@ -70,19 +78,10 @@ def _files(folder: Path) -> dict[str, Path | OSError]:
             continue
         seen.add((place.st_dev, place.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            path = Path(where, name)
-            found[str(path.relative_to(folder))] = path
+        below = os.path.relpath(where, folder)
+        start = "" if below == "." else below + os.sep
+        found |= {start + name: None for name in sorted(files) if not name.startswith(".")}
     return found
-
-
-def _identity(folder: Path, files: Mapping[str, Path | OSError]) -> str:
-    sha = hashlib.sha256(os.fsencode(os.path.abspath(folder)))
-    for name, path in files.items():
-        if isinstance(path, Path) and path.exists():
-            at = path.stat()
-            sha.update(os.fsencode(f"{name} {at.st_size} {at.st_mtime_ns}\n"))
-    return sha.hexdigest()
 
 
 class Idx(Source):

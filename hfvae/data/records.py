@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from threading import Condition
+from threading import Lock, Semaphore
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from ..images import MAX_PIXELS, read_header, to_bytes
 from .base import Size
 
 DEFAULT_SIZE = (64, 64)  # for images that do not all have one small size
+UNIT = 2**20  # pixels, in which those that are being decoded are counted
+UNITS = MAX_PIXELS // UNIT
+_free, _turn = Semaphore(UNITS), Lock()
 # An image's name, and a path, bytes, array or PIL image, or the error of why there is none.
 Record = tuple[str, Any]
 
@@ -81,23 +84,36 @@ class Records:
 
     def decoded(self, size: Size, channels: int) -> Iterator[np.ndarray | str]:
         """Each as uint8 (C, H, W), or "name: reason" if it cannot be read."""
-        decode = partial(_decode, size, channels, Share(MAX_PIXELS))
+        decode = partial(_decode, size, channels)
         records = iter(self.at(range(self.n)))
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
             while chunk := list(islice(records, 1024)):
                 yield from pool.map(decode, chunk)
 
 
-def _decode(size: Size, channels: int, share: "Share", record: Record) -> np.ndarray | str:
+def _decode(size: Size, channels: int, record: Record) -> np.ndarray | str:
     name, source = record
     try:
         image = opened(source)
-        with share.of(math.prod(image.size if isinstance(image, Image.Image) else image.shape[:2])):
+        with _share(math.prod(image.size if isinstance(image, Image.Image) else image.shape[:2])):
             pixels = to_bytes(image, size, channels)
             del image  # before the next one is opened
         return pixels
     except Exception as error:  # decoders fail in many ways, and one picture must not stop a run
         return f"{printable(name)}: {printable(error) or type(error).__name__}"
+
+
+@contextmanager
+def _share(pixels: int) -> Generator[None]:
+    """Threads work at once on images that have at most MAX_PIXELS together."""
+    units = min(UNITS, 1 + pixels // UNIT)  # an array can be larger, and is then alone
+    with _turn:
+        for _ in range(units):
+            _free.acquire()
+    try:
+        yield
+    finally:
+        _free.release(units)
 
 
 def opened(source: Any) -> Image.Image | np.ndarray:
@@ -111,24 +127,3 @@ def opened(source: Any) -> Image.Image | np.ndarray:
     if isinstance(source, (Image.Image, np.ndarray)):
         return source
     return read_header(io.BytesIO(source) if isinstance(source, bytes) else source)
-
-
-class Share:
-    """Lets threads work on images at once that have at most so many pixels together."""
-
-    def __init__(self, most: int) -> None:
-        self.most = self.left = most
-        self.changed = Condition()
-
-    @contextmanager
-    def of(self, pixels: int) -> Generator[None]:
-        pixels = min(pixels, self.most)  # an array can be larger, and is then alone
-        with self.changed:
-            self.changed.wait_for(lambda: self.left >= pixels)
-            self.left -= pixels
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.left += pixels
-                self.changed.notify_all()
