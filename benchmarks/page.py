@@ -4,7 +4,7 @@
 
 Opens an export of the model as a file, without a network, and app.py with the same model; drags
 between two pictures for two seconds at 60 moves a second, and writes benchmarks/results/page.json
-and docs/page.png. Needs Chromium, as benchmarks/demo.py does.
+and docs/page.jpg. Needs Chromium, as benchmarks/demo.py does.
 """
 
 import argparse
@@ -64,13 +64,11 @@ def measure(browser: Browser, url: str, where: tuple[str, str, str]) -> dict[str
 
 
 def picture(browser: Browser, url: str) -> None:
-    """docs/page.png: halfway between two pictures."""
-    page = browser.new_page(viewport={"width": 900, "height": 700})
-    page.goto(f"{url}#tab=interpolate")
-    page.wait_for_function("document.querySelector('#interpolate .stage').dataset.draws > 5")
-    page.locator("#interpolate .stage").hover()
-    page.wait_for_timeout(1000)
-    page.screenshot(path=ROOT / "docs" / "page.png")
+    """docs/page.jpg."""
+    page = browser.new_page(viewport={"width": 900, "height": 610})
+    page.goto(f"{url}#seed=7&temperature=0.8")
+    page.wait_for_function("document.querySelector('#generate ul').dataset.drawn")
+    page.screenshot(path=ROOT / "docs" / "page.jpg", type="jpeg", quality=75)
 
 
 def main() -> None:
