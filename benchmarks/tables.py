@@ -90,6 +90,13 @@ MEASURED: dict[str, list[Column]] = {
         Column("map", "map, pictures/s", ".0f"),
         Column("requests", "requests while moving", ".0f"),
     ],
+    "page": [
+        Column("usable_s", "usable, s", ".1f"),
+        Column("strip", "between two pictures, pictures/s", ".0f"),
+        Column("exact", "of them exact", ".0%"),
+        Column("decode_ms", "decoding one, ms", ".1f"),
+        Column("blocked_ms", "longest block of the page, ms", ".0f"),
+    ],
     "latent_gaps": [
         Column("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
         Column("psnr", "PSNR, dB", ".1f"),

@@ -6,13 +6,15 @@
 import re
 from pathlib import Path
 
+COMMENT = re.compile(r"^ *(//[^\n]*|/\*\*.*?\*/)\n", re.MULTILINE | re.DOTALL)
 IMPORT = re.compile(r'^import (?:\{[^}]*\} from )?"\./([^"]+)"\n', re.MULTILINE)
 
 
 def bundle(name: str, folder: Path = Path(__file__).parent) -> str:
     """A module and all that it imports as one script, for a page that is a single file.
 
-    Names are unique over all modules, so that they can share one scope.
+    Names are unique over all modules, so that they can share one scope. What is left out: lines
+    that are comments.
     """
     texts: dict[str, str] = {}
 
@@ -22,7 +24,8 @@ def bundle(name: str, folder: Path = Path(__file__).parent) -> str:
         text = (folder / name).read_text("utf-8")
         for imported in IMPORT.findall(text):
             add(imported)
-        texts[name] = re.sub("^export ", "", IMPORT.sub("", text), flags=re.MULTILINE)
+        text = COMMENT.sub("", IMPORT.sub("", text))
+        texts[name] = re.sub("^export ", "", text, flags=re.MULTILINE).strip() + "\n"
 
     add(name)
     return "\n".join(texts.values())

@@ -6,13 +6,11 @@ export function generate(app) {
   const root = document.getElementById("generate"), form = root.querySelector("form"), gallery = root.querySelector("ul")
   const { seed, count, temperature } = form.elements
   const dialog = document.getElementById("picked")
-  let drawing = new AbortController(), picked = null
+  let picked = null, newest = null
 
-  // Whatever is still being drawn is given up for it.
+  // What is still being drawn is given up for it.
   async function draw() {
-    drawing.abort()
-    drawing = new AbortController()
-    const { model, frame } = app.entry, { signal } = drawing
+    const { model, frame } = app.entry
     if (!model.samples) {
       gallery.replaceChildren()
       return app.say("This model has no prior over its latents, so it cannot make new images.")
@@ -21,15 +19,17 @@ export function generate(app) {
     if (!(Number.isInteger(asked.seed) && asked.seed >= 0 && asked.seed < 2 ** 32)) return app.say("Seed must be a whole number from 0 to 4294967295.")
     app.say("")
     app.remember(asked)
+    newest = asked
     while (gallery.children.length < asked.count) gallery.append(place(gallery.children.length))
     while (gallery.children.length > asked.count) gallery.lastChild.remove()
     const canvases = gallery.querySelectorAll("canvas")
     const each = (pixels, i) => {
+      if (asked !== newest) return
       canvases[i].pixels = pixels
       show(canvases[i], pixels, frame)
     }
     delete gallery.dataset.drawn
-    if (await model.sample(asked.count, asked.seed, asked.temperature, null, { each, signal })) gallery.dataset.drawn = new URLSearchParams(asked)
+    if (await model.sample(asked.count, asked.seed, asked.temperature, null, { each, purpose: "generate" })) gallery.dataset.drawn = new URLSearchParams(asked)
   }
   const redraw = () => draw().catch(app.failed)
 

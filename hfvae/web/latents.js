@@ -19,7 +19,6 @@ export function makeLatents(config, tensors) {
 class Point {
   view = "vector"
   spatial = false
-  work = 0
 
   constructor(dim) {
     this.features = dim
@@ -49,15 +48,11 @@ class Point {
 
   /** What each entry carries, from the h of many images: by how much it differs between them. */
   weights(hs) {
-    const modes = hs.map((h) => this.mode(h))
-    return [this.#variance(modes), "variance"]
-  }
-
-  #variance(rows) {
-    return rows[0].map((_, i) => {
-      const mean = rows.reduce((sum, row) => sum + row[i], 0) / rows.length
-      return rows.reduce((sum, row) => sum + (row[i] - mean) ** 2, 0) / (rows.length - 1)
+    const variances = hs[0].map((_, i) => {
+      const mean = hs.reduce((sum, h) => sum + h[i], 0) / hs.length
+      return hs.reduce((sum, h) => sum + (h[i] - mean) ** 2, 0) / (hs.length - 1)
     })
+    return [variances, "variance"]
   }
 }
 
@@ -87,9 +82,9 @@ class Codes {
   view = "codes"
   spatial = true
 
-  constructor(features, size, config) {
+  constructor(features, config) {
     this.features = features
-    this.codebookSize = size
+    this.codebookSize = config.codebook_size
     this.events = gridOf(config)
     this.shape = [features, ...this.events]
   }
@@ -139,11 +134,10 @@ class Codes {
 class VectorQuantizer extends Codes {
   constructor(config, tensors) {
     const { embedding_dim: dim, codebook_size: size } = config
-    super(dim, size, config)
+    super(dim, config)
     this.codebook = tensors.take("bottleneck.codebook", [size, dim])
     if (config.ema_decay) tensors.take("bottleneck.ema_sums", [size, dim])
     tensors.take("bottleneck.ema_counts", [size])
-    this.work = product(this.events) * size * (dim + 1 + (config.ema_decay ? dim : 0))
   }
 
   code(vector) {
@@ -157,11 +151,9 @@ class VectorQuantizer extends Codes {
 
 /** Every channel rounded to a few levels. Mentzer et al. 2024 (arXiv:2309.15505). */
 class FiniteScalarQuantizer extends Codes {
-  work = 0
-
   constructor(config) {
     const levels = fsqLevels(config.codebook_size)
-    super(levels.length, config.codebook_size, config)
+    super(levels.length, config)
     this.levels = levels
     this.places = levels.map((_, i) => product(levels.slice(0, i)))
   }

@@ -31,17 +31,14 @@ export async function load(configText, weightsBuffer) {
   const config = makeConfig(settings)
   const tensors = new Safetensors(weightsBuffer)
   const saved = readMetadata(tensors.metadata)
-  if (saved) {
-    if (!same(saved.config, settings)) {
-      throw new HubError("config.json and model.safetensors differ: take both files from one save.")
-    }
-    if (tensors.sha256() !== saved.sha256) {
-      throw damaged("its SHA-256 is not the one it was saved with")
-    }
+  if (saved && !same(saved.config, settings)) {
+    throw new HubError("config.json and model.safetensors differ: take both files from one save.")
+  }
+  if (saved && saved.sha256 !== tensors.sha256()) {
+    throw damaged("its SHA-256 is not the one it was saved with")
   }
   const model = new Model(config, tensors)
   tensors.finish()
-  checkWork(model.work)
   return model
 }
 
@@ -55,24 +52,32 @@ function readMetadata({ hfvae }) {
   throw damaged("its metadata cannot be read")
 }
 
-/** Whether two values of JSON are equal, to the depth of the second. */
+/** Whether two values of JSON are equal. */
 function same(a, b) {
-  if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((x, i) => same(x, b[i]))
-  if (!isObject(a) || !isObject(b)) return a === b
+  if (typeof a !== "object" || typeof b !== "object" || !a || !b) return a === b
   const names = Object.keys(b)
-  return Object.keys(a).length === names.length &&
+  return Array.isArray(a) === Array.isArray(b) && Object.keys(a).length === names.length &&
     names.every((name) => Object.hasOwn(a, name) && same(a[name], b[name]))
 }
 
-export class Model {
+class Model {
   constructor(config, tensors) {
     this.config = config
-    this.latents = makeLatents(config, tensors)
-    const { features, shape, spatial, events } = this.latents
-    this.encoder = new Encoder(config, tensors, features, spatial)
-    this.decoder = new Decoder(config, tensors, shape[0], spatial)
+    const latents = (this.latents = makeLatents(config, tensors))
+    const compared = tensors.taken * latents.shape.slice(1).reduce((a, b) => a * b, 1)
+    this.encoder = new Encoder(config, tensors, latents.features, latents.spatial)
+    this.decoder = new Decoder(config, tensors, latents.shape[0], latents.spatial)
     this.mean = makeMean(config, tensors)
-    this.prior = makePrior(config, events, tensors)
+    const before = tensors.taken
+    this.prior = makePrior(config, latents.events, tensors)
+    const drawn = this.prior.work(tensors.taken - before)
+    const [{ layers: a }, { layers: b }] = [this.encoder, this.decoder]
+    /** Of an image: multiplications to draw, decode and encode it; numbers in the widest layer. */
+    this.work = {
+      multiplications: a.multiplications + b.multiplications + compared + drawn,
+      numbers: Math.max(a.widest, b.widest),
+    }
+    checkWork(this.work)
   }
 
   /** What a page may want to know of it, as plain data. */
@@ -88,7 +93,7 @@ export class Model {
 
   /** Latents -> the means of p(x|z). */
   decode(z) {
-    return joined(rowsOf(z, this.latents.shape, "latents").map((row) => this.decodeOne(row)))
+    return joined(rowsOf(z, this.latents.shape, "latents").map((row) => this.image(row)))
   }
 
   reconstruct(pixels) {
@@ -109,47 +114,45 @@ export class Model {
 
   /** The images of `sample`, one after another. */
   *samples(n, seed, temperature = 1, noise = null) {
-    if (!(Number.isInteger(n) && n >= 1)) throw new RangeError(`n must be 1 or more, not ${n}`)
-    if (!(temperature >= 0 && temperature < Infinity)) {
-      throw new RangeError(`temperature must be 0 or more, not ${temperature}`)
-    }
-    if (!this.prior.samples) {
-      throw new RangeError("this model has no prior over its latents, so there is nothing to draw from")
-    }
-    if (noise && noise.length !== n * this.prior.size) {
-      throw new RangeError(`noise must have ${n * this.prior.size} numbers, not ${noise.length}`)
-    }
-    const random = new Random(seed ?? 0)
-    const rows = noise ? this.prior.rows(noise, n)
-      : Array.from({ length: n }, () => this.prior.draw(random))
+    const { prior } = this
+    insist(Number.isInteger(n) && n >= 1, `n must be 1 or more, not ${n}`)
+    insist(temperature >= 0 && temperature < Infinity,
+      `temperature must be 0 or more, not ${temperature}`)
+    insist(prior.samples,
+      "this model has no prior over its latents, so there is nothing to draw from")
+    insist(!noise || noise.length === n * prior.size,
+      `noise must have ${n * prior.size} numbers, not ${noise?.length}`)
+    const random = new Random(seed)
+    const rows = noise ? prior.rows(Float32Array.from(noise), n)
+      : Array.from({ length: n }, () => prior.draw(random))
     for (let i = 0; i < n; i += AT_ONCE) {
-      for (const event of this.prior.sample(rows.slice(i, i + AT_ONCE), temperature)) {
-        yield this.decodeOne(this.latents.lookup(event))
+      for (const event of prior.sample(rows.slice(i, i + AT_ONCE), temperature)) {
+        yield this.image(this.latents.lookup(event))
       }
     }
   }
 
   /** A way from image a to image b, both ends included. @param mode "slerp" or "lerp" */
   interpolate(a, b, steps, mode = "slerp") {
-    if (!(Number.isInteger(steps) && steps >= 2)) {
-      throw new RangeError(`steps must be 2 or more, not ${steps}`)
-    }
+    insist(Number.isInteger(steps) && steps >= 2, `steps must be 2 or more, not ${steps}`)
     return this.between(a, b, Array.from({ length: steps }, (_, i) => i / (steps - 1)), mode)
   }
 
-  /** The images at places on that way, from 0 (a) to 1 (b). What a and b encode to is kept. */
+  /** The images at places on that way, from 0 (a) to 1 (b). */
   between(a, b, places, mode = "slerp") {
     const { start, end, u, v } = this.ends(a, b)
     const path = mode === "lerp" ? lerp : slerp
     return joined(Array.from(places, (t) => {
       const z = t === 0 ? start : t === 1 ? end : this.prior.fromBase(path(u, v, t))
-      return this.decodeOne(this.latents.quantize(z))
+      return this.image(this.latents.quantize(z))
     }))
   }
 
+  /** The latents of two images, which are kept for the next call: it may be one of many. */
   ends(a, b) {
+    const equal = (x, y) => x.length === y.length && x.every((value, i) => value === y[i])
     if (!this.kept || !equal(this.kept.a, a) || !equal(this.kept.b, b)) {
-      const [start, end] = [a, b].map((image) => this.modeOf(image))
+      const [start, end] = [this.mode(a), this.mode(b)]
       const [u, v] = [start, end].map((z) => this.prior.toBase(z))
       this.kept = { a: a.slice(), b: b.slice(), start, end, u, v }
     }
@@ -163,11 +166,11 @@ export class Model {
    * @param values what it is set to; of a VQ-VAE, codes
    */
   traverse(pixels, dim, values) {
-    const mode = this.modeOf(pixels)
-    return joined(Array.from(values, (value) => this.decodeOne(this.latents.replace(mode, dim, value))))
+    const mode = this.mode(pixels)
+    return joined(Array.from(values, (value) => this.image(this.latents.replace(mode, dim, value))))
   }
 
-  /** The latents of a vector that tell most of many images: {dims, weights, unit}, the first first. */
+  /** The latents of a vector that tell most of many images: {dims, weights, unit}. */
   axes(pixels, most) {
     const hs = rowsOf(pixels, this.encoder.shape, "images").map((x) => this.encoder.run(x))
     const [weights, unit] = this.latents.weights(hs)
@@ -183,37 +186,30 @@ export class Model {
   decodeCodes(codes) {
     this.latents.check(codes)
     const grids = rowsOf(codes, this.latents.events, "codes")
-    return joined(grids.map((grid) => this.decodeOne(this.latents.lookup(grid))))
+    return joined(grids.map((grid) => this.image(this.latents.lookup(grid))))
   }
 
-  decodeOne(z) {
+  image(z) {
     return this.mean(this.decoder.run(z))
   }
 
   /** Of each image, z without noise and before any rounding. */
   modes(pixels) {
-    for (let i = 0; i < pixels.length; i++) {
-      if (!(pixels[i] >= 0 && pixels[i] <= 1)) {
-        throw new RangeError(`expected values in [0, 1], got ${pixels[i]}`)
-      }
-    }
-    return rowsOf(pixels, this.encoder.shape, "images").map((x) => this.latents.mode(this.encoder.run(x)))
+    const wrong = pixels.find((value) => !(value >= 0 && value <= 1))
+    insist(wrong === undefined, `expected values in [0, 1], got ${wrong}`)
+    const images = rowsOf(pixels, this.encoder.shape, "images")
+    return images.map((x) => this.latents.mode(this.encoder.run(x)))
   }
 
-  modeOf(image) {
+  mode(image) {
     const modes = this.modes(image)
-    if (modes.length !== 1) throw new RangeError(`expected one image, got ${modes.length}`)
+    insist(modes.length === 1, `expected one image, got ${modes.length}`)
     return modes[0]
   }
+}
 
-  /** What an image takes: multiplications to draw, decode and encode it; numbers in the widest layer. */
-  get work() {
-    const { encoder: { layers: a }, decoder: { layers: b }, latents, prior } = this
-    return {
-      multiplications: a.multiplications + b.multiplications + latents.work + prior.work,
-      numbers: Math.max(a.widest, b.widest),
-    }
-  }
+function insist(good, words) {
+  if (!good) throw new RangeError(words)
 }
 
 function checkWork({ multiplications, numbers }) {
@@ -226,5 +222,3 @@ function checkWork({ multiplications, numbers }) {
       `image; this page takes up to ${(MAX_NUMBERS / 1e6).toFixed(1)} million.`)
   }
 }
-
-const equal = (a, b) => a.length === b.length && a.every((value, i) => value === b[i])

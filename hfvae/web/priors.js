@@ -1,10 +1,10 @@
 // p(z): hfvae/priors. One class for each, made by `makePrior`.
 //
-// A prior draws from numbers that it is given: `draw(random)` makes those of one draw, and
-// `rows(noise, n)` finds those of each draw in the flat array that Python's prior would draw for n:
-//   standard-normal, flow   n · D normals
-//   mixture                 n uniform numbers, then n · D normals
-//   uniform, autoregressive n · T uniform numbers, T being the places of the grid, row by row
+// A prior draws from numbers that it is given: `draw(random)` makes the `size` of one draw, and
+// `rows(noise, n)` finds those of each draw in the flat array that Python's prior draws for n:
+//   standard-normal, flow    n · D normals
+//   mixture                  n uniform numbers, then n · D normals
+//   uniform, autoregressive  n · T uniform numbers, T being the places of the grid, row by row
 
 import { product } from "./arrays.js"
 import { HubError } from "./errors.js"
@@ -22,22 +22,21 @@ export const makePrior = (config, shape, tensors) => new {
   autoregressive: Autoregressive,
 }[config.prior](config, shape, tensors)
 
-/** What a new autoencoder has: nothing says where its codes lie. */
-class NoPrior {
+class Prior {
   samples = true
-  work = 0
 
-  constructor(config, shape) {
-    this.samples = config.prior !== "none"
-    this.size = product(shape) // numbers of one draw
-  }
-
-  draw(random) {
-    return Float32Array.from({ length: this.size }, () => random.normal())
+  constructor(shape, draw) {
+    this.size = product(shape)
+    this.draw = (random) => Float32Array.from({ length: this.size }, (_, i) => draw(random, i))
   }
 
   rows(noise, n) {
     return Array.from({ length: n }, (_, i) => noise.subarray(i * this.size, (i + 1) * this.size))
+  }
+
+  /** Multiplications that a draw takes, about, of a prior that holds so many numbers. */
+  work(numbers) {
+    return numbers
   }
 
   /** Where ways between latents run: a flow's base space, in which p is N(0, I). */
@@ -50,8 +49,21 @@ class NoPrior {
   }
 }
 
+/** What a new autoencoder has: nothing says where its codes lie. */
+class NoPrior extends Prior {
+  samples = false
+
+  constructor() {
+    super([0])
+  }
+}
+
 /** p(z) = N(0, I). */
-class StandardNormal extends NoPrior {
+class StandardNormal extends Prior {
+  constructor(config, shape) {
+    super(shape, (random) => random.normal())
+  }
+
   /** Events from the numbers of a few draws. Temperature multiplies standard deviations. */
   sample(rows, temperature) {
     return rows.map((eps) => eps.map((value) => temperature * value))
@@ -59,71 +71,63 @@ class StandardNormal extends NoPrior {
 }
 
 /** p(z) = Σ_k π_k N(m_k, L_k L_kᵀ). */
-class GaussianMixture extends NoPrior {
-  constructor(config, shape, tensors) {
-    super(config, shape)
-    const [dim] = shape, count = config.prior_components
+class GaussianMixture extends Prior {
+  constructor(config, [dim], tensors) {
+    super([1 + dim], (random, i) => (i ? random.normal() : random.uniform()))
+    const count = config.prior_components
     takeFitted(tensors)
     this.dim = dim
-    this.size = 1 + dim
     this.weights = tensors.take("prior.weights", [count])
     this.means = tensors.take("prior.means", [count, dim])
     this.cholesky = tensors.take("prior.cholesky", [count, dim, dim])
-    this.work = count * (1 + dim + dim * dim)
     if (this.weights.some((w) => w < 0) || !this.weights.some((w) => w > 0)) {
       throw noDistribution("its weights must be 0 or more, and some of them more")
     }
-    this.cholesky.forEach((value, at) => {
-      const row = Math.floor(at / dim) % dim, column = at % dim
-      if (column > row ? value !== 0 : column === row && value <= 0) {
+    for (let at = 0; at < this.cholesky.length; at++) {
+      const above = at % dim - Math.floor(at / dim) % dim, value = this.cholesky[at]
+      if (above > 0 ? value !== 0 : above === 0 && value <= 0) {
         throw noDistribution("its Cholesky factors must be lower triangles with a positive diagonal")
       }
-    })
-  }
-
-  draw(random) {
-    return Float32Array.from({ length: this.size }, (_, i) =>
-      i ? random.normal() : random.uniform())
+    }
   }
 
   rows(noise, n) {
-    return Array.from({ length: n }, (_, i) => Float32Array.of(
-      noise[i], ...noise.subarray(n + i * this.dim, n + (i + 1) * this.dim)))
+    return Array.from({ length: n }, (_, i) =>
+      Float32Array.of(noise[i], ...noise.subarray(n + i * this.dim, n + (i + 1) * this.dim)))
   }
 
   sample(rows, temperature) {
+    const { dim, means, cholesky, weights } = this
     return rows.map(([u, ...eps]) => {
-      const k = temperature ? inverseCdf(this.weights, u) : (this.likeliest ??= this.densest())
-      const z = this.means.slice(k * this.dim, (k + 1) * this.dim)
-      for (let i = 0, at = k * this.dim ** 2; i < this.dim; i++, at += this.dim) {
-        for (let j = 0; j <= i; j++) z[i] += temperature * this.cholesky[at + j] * eps[j]
+      const k = temperature ? inverseCdf(weights, u) : (this.densest ??= argmax(this.densities()))
+      const z = means.slice(k * dim, (k + 1) * dim)
+      for (let i = 0, at = k * dim * dim; i < dim; i++, at += dim) {
+        for (let j = 0; j <= i; j++) z[i] += temperature * cholesky[at + j] * eps[j]
       }
       return z
     })
   }
 
-  /** The component whose mean is the densest of the means. */
-  densest() {
+  /** log p at each of the means, up to a constant. */
+  densities() {
     const { dim, means, cholesky, weights } = this
     const total = weights.reduce((sum, w) => sum + w, 0)
     const tiny = 2 ** -23 // where torch.distributions keeps probabilities from 0 and 1
-    const densities = new Float64Array(weights.length)
     const log = new Float64Array(weights.length), y = new Float64Array(dim)
-    for (let m = 0; m < weights.length; m++) {
+    return weights.map((_, m) => {
       for (let k = 0; k < weights.length; k++) {
-        // Solve L y = m_m − m_k: log N = −½ ‖y‖² − Σ log L_ii, up to a constant.
+        // log N = −½ ‖y‖² − Σ log L_ii for L y = m_m − m_k.
         log[k] = Math.log(Math.min(Math.max(weights[k] / total, tiny), 1 - tiny))
         for (let i = 0, at = k * dim * dim; i < dim; i++, at += dim) {
-          let rest = means[m * dim + i] - means[k * dim + i]
-          for (let j = 0; j < i; j++) rest -= cholesky[at + j] * y[j]
-          y[i] = rest / cholesky[at + i]
+          y[i] = means[m * dim + i] - means[k * dim + i]
+          for (let j = 0; j < i; j++) y[i] -= cholesky[at + j] * y[j]
+          y[i] /= cholesky[at + i]
           log[k] -= 0.5 * y[i] * y[i] + Math.log(cholesky[at + i])
         }
       }
       const most = Math.max(...log)
-      densities[m] = most + Math.log(log.reduce((sum, l) => sum + Math.exp(l - most), 0))
-    }
-    return argmax(densities)
+      return most + Math.log(log.reduce((sum, l) => sum + Math.exp(l - most), 0))
+    })
   }
 }
 
@@ -131,11 +135,13 @@ class GaussianMixture extends NoPrior {
 class Flow extends StandardNormal {
   constructor(config, shape, tensors) {
     super(config, shape)
-    const { prior_layers: layers, prior_width: width } = config
     takeFitted(tensors)
-    this.layers = Array.from({ length: layers }, (_, i) =>
-      new Coupling(tensors, `prior.layers.${i}`, ...shape, width))
-    this.work = layers * (2 * shape[0] ** 3 + width * (2 * shape[0] + width))
+    this.layers = Array.from({ length: config.prior_layers }, (_, i) =>
+      new Coupling(tensors, `prior.layers.${i}`, this.size, config.prior_width))
+  }
+
+  work(numbers) {
+    return numbers + this.layers.length * this.size ** 3
   }
 
   toBase(z) {
@@ -155,8 +161,7 @@ class Flow extends StandardNormal {
 class Coupling {
   constructor(tensors, name, dim, width) {
     this.kept = Math.floor(dim / 2)
-    const mix = tensors.take(`${name}.mix`, [dim, dim])
-    const back = inverse(mix, dim)
+    const mix = tensors.take(`${name}.mix`, [dim, dim]), back = inverse(mix, dim)
     if (!back) throw noDistribution("a linear map of the flow has no inverse")
     const transposed = (m) =>
       makeFilters(dim, 1, dim, new Float32Array(dim), (o, _, k) => m[k * dim + o])
@@ -176,80 +181,74 @@ class Coupling {
   }
 
   forward(z) {
-    const u = linear(this.mix, z, 1)
+    const u = linear(this.mix, z, 1), b = u.subarray(this.kept)
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
-    for (let i = 0; i < shift.length; i++) u[this.kept + i] = u[this.kept + i] * scale[i] + shift[i]
+    b.forEach((value, i) => (b[i] = value * scale[i] + shift[i]))
     return u
   }
 
   inverse(u) {
-    const z = u.slice()
+    const z = u.slice(), b = z.subarray(this.kept)
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
-    for (let i = 0; i < shift.length; i++) z[this.kept + i] = (u[this.kept + i] - shift[i]) / scale[i]
+    b.forEach((value, i) => (b[i] = (value - shift[i]) / scale[i]))
     return linear(this.back, z, 1)
   }
 }
 
 /** Every grid of codes alike. */
-class Uniform extends NoPrior {
+class Uniform extends Prior {
   constructor(config, shape) {
-    super(config, shape)
-    this.codebookSize = config.codebook_size
-  }
-
-  draw(random) {
-    return Float32Array.from({ length: this.size }, () => random.uniform())
+    super(shape, (random) => random.uniform())
+    this.codes = config.codebook_size
   }
 
   sample(rows, temperature) { // all grids are modes: at temperature 0 the first
-    return rows.map((u) => u.map((value) => temperature ? Math.floor(value * this.codebookSize) : 0))
+    return rows.map((u) => u.map((value) => (temperature ? Math.floor(value * this.codes) : 0)))
   }
 }
 
 /**
- * p(codes) = Π_t p(code_t | codes before it), a causal transformer in row-major order, that keeps
- * keys and values of the past. Vaswani et al. 2017 (arXiv:1706.03762).
+ * p(codes) = Π_t p(code_t | codes before it), a causal transformer in row-major order that keeps
+ * queries, keys and values of the past. Vaswani et al. 2017 (arXiv:1706.03762).
  */
 class Autoregressive extends Uniform {
   constructor(config, shape, tensors) {
     super(config, shape)
-    const { prior_width: width, prior_layers: layers, codebook_size: codes } = config
-    this.width = width
+    const width = (this.width = config.prior_width)
     this.start = tensors.take("prior.start", [1, 1, width])
-    this.embedding = tensors.take("prior.embedding.weight", [codes, width])
+    this.embedding = tensors.take("prior.embedding.weight", [this.codes, width])
     this.position = tensors.take("prior.position", [1, this.size, width])
-    this.layers = Array.from({ length: layers }, (_, i) =>
+    this.layers = Array.from({ length: config.prior_layers }, (_, i) =>
       new TransformerLayer(tensors, `prior.layers.${i}`, width))
     this.norm = takeNorm(tensors, "prior.norm", width)
-    this.head = takeLinear(tensors, "prior.head", width, codes)
-    // Measured in Python (hfvae/priors/codes.py): all weights at each place, all keys and values
-    // before it, and the time of a step through a layer however narrow it is.
-    const weights = width * (1 + codes + this.size + 2) + (width + 1) * codes +
-      layers * (12 * width * width + 13 * width)
-    this.work = this.size * (weights + layers * (2 ** 18 + 2 ** 5 * this.size * width))
+    this.head = takeLinear(tensors, "prior.head", width, this.codes)
+  }
+
+  work(numbers) { // as in hfvae/priors/codes.py
+    const moved = 2 ** 5 * this.size * this.width
+    return this.size * (numbers + this.layers.length * (2 ** 18 + moved))
   }
 
   sample(rows, temperature) {
-    const { width, codebookSize } = this
-    const count = rows.length
-    const codes = rows.map((u) => new Float32Array(u.length))
+    const { width, codes, size, embedding, position } = this
+    const found = rows.map(() => new Float32Array(size))
     const pasts = this.layers.map(() => [])
-    let h = new Float32Array(count * width)
-    for (let row = 0; row < count; row++) h.set(this.start, row * width)
-    for (let t = 0; t < this.size; t++) {
-      for (let i = 0; i < h.length; i++) h[i] += this.position[t * width + i % width]
+    let h = new Float32Array(rows.length * width)
+    rows.forEach((_, row) => h.set(this.start, row * width))
+    for (let t = 0; t < size; t++) {
+      for (let i = 0; i < h.length; i++) h[i] += position[t * width + i % width]
       this.layers.forEach((layer, i) => (h = layer.step(h, pasts[i])))
-      const logits = linear(this.head, layerNorm(h, width, ...this.norm), count)
-      for (let row = 0; row < count; row++) {
-        const own = logits.subarray(row * codebookSize, (row + 1) * codebookSize)
+      const logits = linear(this.head, layerNorm(h, width, ...this.norm), rows.length)
+      rows.forEach((u, row) => {
+        const own = logits.subarray(row * codes, (row + 1) * codes)
         const code = temperature
-          ? inverseCdf(softmax(own.map((value) => value / temperature)), rows[row][t])
+          ? inverseCdf(softmax(own.map((value) => value / temperature)), u[t])
           : argmax(own)
-        codes[row][t] = code
-        h.set(this.embedding.subarray(code * width, (code + 1) * width), row * width)
-      }
+        found[row][t] = code
+        h.set(embedding.subarray(code * width, (code + 1) * width), row * width)
+      })
     }
-    return codes
+    return found
   }
 }
 
@@ -268,13 +267,10 @@ class TransformerLayer {
 
   /** One more place of each row, (rows · width), given queries, keys and values of those before. */
   step(h, past) {
-    const { width } = this, rows = h.length / width
-    const qkv = linear(this.qkv, layerNorm(h, width, ...this.norm1), rows)
+    const { width, heads } = this, rows = h.length / width
     const attended = new Float32Array(h.length)
-    past.push(qkv)
-    for (let row = 0; row < rows; row++) {
-      for (let head = 0; head < this.heads; head++) this.attend(past, row, head, attended)
-    }
+    past.push(linear(this.qkv, layerNorm(h, width, ...this.norm1), rows))
+    for (let i = 0; i < rows * heads; i++) this.attend(past, Math.floor(i / heads), i % heads, attended)
     h = add(h, linear(this.out, attended, rows))
     const up = gelu(linear(this.up, layerNorm(h, width, ...this.norm2), rows))
     return add(h, linear(this.down, up, rows))
@@ -282,19 +278,17 @@ class TransformerLayer {
 
   /** softmax(q kᵀ / √D) v of one head in one row. */
   attend(past, row, head, attended) {
-    const depth = this.width / this.heads
+    const depth = this.width / this.heads, to = row * this.width + head * depth
     const q = row * 3 * this.width + head * depth, k = q + this.width, v = k + this.width
-    const qkv = past.at(-1), weights = new Float32Array(past.length)
-    for (let t = 0; t < past.length; t++) {
+    const now = past.at(-1)
+    const weights = softmax(Float32Array.from(past, (then) => {
       let dot = 0
-      for (let i = 0; i < depth; i++) dot += qkv[q + i] * past[t][k + i]
-      weights[t] = dot / Math.sqrt(depth)
-    }
-    softmax(weights)
-    const to = row * this.width + head * depth
-    for (let t = 0; t < past.length; t++) {
-      for (let i = 0; i < depth; i++) attended[to + i] += weights[t] * past[t][v + i]
-    }
+      for (let i = 0; i < depth; i++) dot += now[q + i] * then[k + i]
+      return dot / Math.sqrt(depth)
+    }))
+    past.forEach((then, t) => {
+      for (let i = 0; i < depth; i++) attended[to + i] += weights[t] * then[v + i]
+    })
   }
 }
 

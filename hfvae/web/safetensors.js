@@ -18,6 +18,8 @@ const TYPES = { // how many bytes a number takes, its name in Python, and how it
 }
 
 export class Safetensors {
+  taken = 0 // how many numbers
+
   /** @param buffer the whole file, an ArrayBuffer */
   constructor(buffer) {
     const space = buffer.byteLength - 8
@@ -89,6 +91,7 @@ export class Safetensors {
       throw unfit(`${name} is ${quoted(entry.shape)} and should be [${shape}]`)
     }
     this.entries.delete(name)
+    this.taken += product(shape)
     return entry
   }
 
