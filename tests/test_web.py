@@ -324,14 +324,10 @@ def test_bad_calls_get_words(web, folders):
 def test_what_no_page_can_run_gets_words(web, folders, tmp_path):
     settings = json.loads((folders["normal"] / CONFIG).read_text())
     weights = (folders["normal"] / WEIGHTS).read_bytes()
-    custom = {"custom_parts": ["encoder"]}
+    custom, newer = {"custom_parts": ["encoder"]}, {"format_version": 99}
     for words, config, data in [
         ("made with its own encoder, which only Python can run", settings | custom, weights),
-        (
-            "saved in format 99, and this page reads up to",
-            settings | newer,
-            weights,
-        ),
+        ("saved in format 99, and this page reads up to", settings | newer, weights),
         ("config.json and model.safetensors differ", settings | {"beta": 2.0}, weights),
         ("model.safetensors is damaged: it is longer or shorter", settings, weights + b"0"),
         ("its SHA-256 is not the one it was saved with", settings, weights[:-1] + b"0"),
