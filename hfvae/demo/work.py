@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..base import BaseAutoencoder
 from ..errors import HubError
 
-MAX_MULTIPLICATIONS = 25 * 10**9  # an image: a spatial VAE of 512x512 pixels by default has 24.5
+MAX_MULTIPLICATIONS = 25 * 10**9  # an image: a spatial VAE of 512x512 pixels by default has 23.3
 MAX_NUMBERS = 2**22  # in the widest layer of an image, of which 64 are encoded at once
 
 
