@@ -274,7 +274,8 @@ class BaseAutoencoder(nn.Module):
 
         Args:
             x: one image, (C, H, W) or (1, C, H, W) in [0, 1].
-            dim: which latent, counted row by row; of a VQ-VAE, which cell of the code grid.
+            dim: which latent, counted channel by channel and row by row; of a VQ-VAE, which cell of
+                the code grid.
             values: what it is set to; of a VQ-VAE, codes.
 
         Returns:

@@ -312,7 +312,7 @@ class VAEConfig(Config):
             "widths": self.halvings(32, 2, 32, widest=128),
             "hidden": 0,
             "latent_dim": 8,
-            "blocks": 4,
+            "blocks": 2,
             "prior_layers": 4,
             "prior_width": 128,
         }

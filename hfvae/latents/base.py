@@ -109,7 +109,7 @@ class Latents(nn.Module, ABC):
 
         Args:
             mode: (1, ...), as `Posterior.mode` gives it.
-            dim: which entry of z, counted row by row.
+            dim: which entry of z, counted channel by channel and row by row.
             values: what it is set to.
 
         Raises:
