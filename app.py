@@ -4,6 +4,7 @@
     python app.py --model runs/photos-vae           # a model of your own
     python app.py --model owner/name --share        # from the Hub, with a public link
     python app.py --push_to_space me/demo --model owner/name    # published as a Space
+    python app.py --export page.html                # a page that needs no server, and no network
 
 On Hugging Face Spaces the variable HFVAE_MODELS names the models, separated by commas. Visitors may
 type other Hub ids, unless HFVAE_ALLOW_HUB=0.
@@ -25,8 +26,9 @@ import torch
 import hfvae
 from hfvae.demo.menu import Models
 from hfvae.demo.page import LAUNCH, build
+from hfvae.export import export
 from hfvae.hub import resource
-from hfvae.space import HARDWARE, publish
+from hfvae.space import HARDWARE, SDKS, publish
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -49,8 +51,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="a public link, for a week at most")
     parser.add_argument("--push_to_space", metavar="ID", help="publish as a Space, and stop")
+    parser.add_argument("--space_sdk", choices=SDKS, default=SDKS[0], help="static: free for all")
     parser.add_argument(
         "--space_hardware", default=HARDWARE, help=f"of a new Space; default {HARDWARE} (ZeroGPU)"
+    )
+    parser.add_argument(
+        "--export", metavar="PAGE.html", help="write one page with the models inside, and stop"
     )
     args = parser.parse_args()
     sources = find_models(args.model)
@@ -58,7 +64,12 @@ def main() -> None:
         if not sources:
             raise hfvae.HubError("there is no model in pretrained/: name one with --model")
         if args.push_to_space:
-            print(publish(args.push_to_space, sources, hardware=args.space_hardware))
+            sdk, hardware = args.space_sdk, args.space_hardware
+            print(publish(args.push_to_space, sources, sdk=sdk, hardware=hardware))
+            return
+        if args.export:
+            page = export(args.export, sources)
+            print(f"{page} has {page.stat().st_size / 1e6:.1f} MB: any browser opens it.")
             return
         allow_hub = os.environ.get("HFVAE_ALLOW_HUB") != "0"
         models = Models(sources, allow_hub=allow_hub, device=DEVICE)

@@ -28,16 +28,16 @@ PORT = 7890
 URL = f"http://127.0.0.1:{PORT}"
 
 
-def drag(page: Page, where: str) -> tuple[float, int]:
+def drag(page: Page, canvas: str, counter: str) -> tuple[float, int]:
     """Pictures a second while the mouse moves over a canvas, and what was asked of the server."""
-    box = page.locator(f"{where} canvas").bounding_box()
+    box = page.locator(canvas).bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.wait_for_timeout(1500)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    count = f"Number(document.querySelector('{where} .scrubber').dataset.draws)"
+    count = f"Number(document.querySelector('{counter}').dataset.draws)"
     before, start = page.evaluate(count), time.perf_counter()
     for i in range(MOVES):
         x = box["x"] + 4 + (box["width"] - 8) * i / MOVES
@@ -66,11 +66,11 @@ def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
     page.get_by_role("tab", name="Interpolate").click()
     page.wait_for_function(drawn.replace("> 3", "> 0").format("#strip"))
     page.wait_for_timeout(1500)
-    strip, asked = drag(page, "#strip")
+    strip, asked = drag(page, "#strip canvas", "#strip .scrubber")
     page.get_by_role("tab", name="Explore").click()
     page.wait_for_function(drawn.replace("> 3", "> 0").format("#map"))
     page.wait_for_timeout(1500)
-    plane, asked_by_map = drag(page, "#map")
+    plane, asked_by_map = drag(page, "#map canvas", "#map .scrubber")
     return {
         "usable_s": usable,
         "moving_s": moving,

@@ -150,16 +150,16 @@ def train_pythae(model: Any, x: Tensor, seconds: float, batch: int = 64) -> tupl
     return clock.steps * batch, time.perf_counter() - clock.start
 
 
-def diffusers_model(channels: int = 3) -> Any:
-    """A small AutoencoderKL: latents of 4 channels and a quarter of the image's side."""
+def diffusers_model(channels: int = 3, widths: tuple[int, ...] = (32, 64, 128)) -> Any:
+    """A small AutoencoderKL: latents of 4 channels, by default a quarter of the image's side."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=(32, 64, 128),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
         layers_per_block=1,
         latent_channels=4,
     )

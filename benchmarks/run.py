@@ -38,19 +38,17 @@ OUT = ROOT / "runs" / "benchmarks"
 
 
 class Row(NamedTuple):
-    """One training run: its name, its share of --minutes, samples to evaluate.
+    """One training run: its name, fields of TrainConfig, samples to evaluate.
 
-    The settings are fields of TrainConfig. The samples are for ten minutes, and fewer where there
-    is less time.
+    The samples are for ten minutes, and fewer where there is less time.
     """
 
     name: str
     settings: dict[str, Any]
-    share: float = 1.0
     samples: int = 0
 
     def config(self, minutes: float, **more: Any) -> TrainConfig:
-        return TrainConfig(**self.settings, max_train_minutes=minutes * self.share, **more)
+        return TrainConfig(**self.settings, max_train_minutes=minutes, **more)
 
 
 class Table(NamedTuple):
@@ -61,7 +59,7 @@ class Table(NamedTuple):
 
 
 SPRITES = {"model": "beta-vae", "dataset": "sprites", "resolution": 32}
-BINARY = {"dataset": "mnist", "likelihood": "bernoulli", "prior": "standard-normal"}
+BINARY = {"dataset": "mnist", "likelihood": "bernoulli"}
 TABLES = {
     # The same network, data, time and fixed scale; only beta differs.
     "disentanglement": Table(
@@ -80,18 +78,19 @@ TABLES = {
                 ("autoencoder, mixture", {"model": "autoencoder"}),
                 ("vae", {"model": "vae", "prior": "standard-normal"}),
                 ("vae, mixture", {"model": "vae", "prior": "mixture"}),
+                ("flow-vae", {"model": "flow-vae"}),
                 ("beta-vae, beta = 4", {"model": "beta-vae", "beta": 4}),
                 ("vq-vae, 256 codes", {"model": "vq-vae", "codebook_size": 256}),
                 ("fsq-vae, 256 codes", {"model": "fsq-vae", "codebook_size": 256}),
             ]
         ],
     ),
-    # Dynamically binarized MNIST as it grows with time; the last row takes 1000 samples.
+    # Dynamically binarized MNIST, by importance sampling with 1000 samples.
     "mnist": Table(
         "elbo",
         [
-            Row(f"vae, {share:.0%} of the time", BINARY, share, samples)
-            for share, samples in [(0.25, 0), (1.0, 1000)]
+            Row("vae", BINARY | {"model": "vae", "prior": "standard-normal"}, samples=1000),
+            Row("flow-vae", BINARY | {"model": "flow-vae"}, samples=1000),
         ],
     ),
 }
@@ -129,10 +128,17 @@ def medians(runs: list[dict[str, Any]], spread_of: str) -> dict[str, Any]:
 
 
 def fit(
-    model: BaseAutoencoder, images: ImageSet, budget: Budget, batch: int = 128, seed: int = 0
+    model: BaseAutoencoder,
+    images: ImageSet,
+    budget: Budget,
+    batch: int = 128,
+    seed: int = 0,
+    **settings: Any,
 ) -> BaseAutoencoder:
-    """Train a model by hfvae's trainer, with its defaults, and return what it would save."""
-    config = TrainConfig(seed=seed, checkpointing_steps=0, output_dir=OUT / "fit")
+    """Train a model by hfvae's trainer, with other settings than its defaults if there are any,
+    and return what it would save."""
+    folder = OUT / "fit"
+    config = TrainConfig(seed=seed, checkpointing_steps=0, output_dir=folder, **settings)
     accelerator = make_accelerator(config)
     run = Run(
         config, model, images, {"model": budget}, {"model": batch}, accelerator, config.folder
@@ -185,7 +191,7 @@ def main() -> None:
         {
             "name": row.name,
             "command": row.config(args.minutes).command(),
-            "minutes": args.minutes * row.share,
+            "minutes": args.minutes,
             **medians(runs[row.name], table.spread_of),
         }
         for row in table.rows

@@ -1,17 +1,13 @@
 """How good new images are, in numbers and in pictures beside those of a peer.
 
-    python benchmarks/samples.py                # clothes, 10 minutes on two cores
-    python benchmarks/samples.py --emoji DIR    # emoji, from a folder of them in parquet files
-    python benchmarks/samples.py --minutes 0.5  # a quick look at either
+    python benchmarks/samples.py                # 10 minutes on two cores
+    python benchmarks/samples.py --minutes 0.5  # a quick look
 
-For clothes: the Fréchet distance of frechet.py. For emoji, of which there are few: how far new ones
-lie from the nearest training image. pythae's VAE has the settings that it ships with, for clothes
-its own network and for emoji hfvae's; it gets `--minutes`.
-Writes samples.json and samples.png, or samples_emoji, to benchmarks/results.
+The Fréchet distance of frechet.py, of clothes. pythae's VAE has the network and the settings that
+it ships with, and gets `--minutes`. Writes samples.json and samples.png to benchmarks/results.
 """
 
 import argparse
-import dataclasses
 import json
 from typing import Any
 
@@ -23,10 +19,8 @@ from run import HERE, ROOT, write
 from torch import Tensor
 
 import hfvae
-from hfvae.data import load_images
 from hfvae.machine import keep_freed_memory
 
-FEW = 300  # emoji
 SHOWN = 16  # in a row of a picture
 PRETRAINED = ROOT / "pretrained"
 
@@ -64,10 +58,10 @@ def pythae_draws(
     }
 
 
-def picture(rows: dict[str, Tensor], scale: int) -> Image.Image:
+def picture(rows: dict[str, Tensor]) -> Image.Image:
     """Rows of images, each with its name on the left."""
     strips = [hfvae.grid(x[:SHOWN].float() / 255, columns=SHOWN) for x in rows.values()]
-    strips = [s.convert("RGB").resize((s.width * scale, s.height * scale), 0) for s in strips]
+    strips = [s.convert("RGB").resize((2 * s.width, 2 * s.height), 0) for s in strips]
     margin, high = 190, strips[0].height + 6
     sheet = Image.new("RGB", (margin + strips[0].width, high * len(strips)), "white")
     for i, (name, strip) in enumerate(zip(rows, strips, strict=True)):
@@ -98,61 +92,22 @@ def clothes(minutes: float, data: str | None) -> tuple[list[dict[str, Any]], dic
     return found, rows
 
 
-def emoji(minutes: float, folder: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    x = load_images(folder, "train").pixels
-    held_out = load_images(folder, "test").pixels
-    torch.manual_seed(0)
-    x = x[torch.randperm(len(x))]
-    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae")
-    components = model.config.prior_components
-    same = hfvae.VAE(dataclasses.replace(model.config, prior="standard-normal"))
-    known = torch.cat([x, x.flip(3)]).flatten(1).float() / 255  # it was trained on both
-
-    def nearest(new: Tensor) -> tuple[Tensor, Tensor]:
-        """The training image that is closest to each, and its distance: a RMS over pixels."""
-        distance, index = torch.cdist(new.flatten(1).float() / 255, known).min(dim=1)
-        return (known[index] * 255).to(torch.uint8).view_as(new), distance / known.shape[1] ** 0.5
-
-    rows = {
-        "training images": x[:FEW],
-        "held-out images": held_out[:FEW],
-        "vae, mixture": (new := drawn(model, FEW)),
-        "the nearest in training": nearest(new)[0],
-        "vae, N(0, I)": drawn(with_prior(model, "standard-normal"), FEW),
-        **pythae_draws(peers.pythae_with(same), components, x.float() / 255, minutes, FEW),
-    }
-    found: list[dict[str, Any]] = [
-        {"name": name, "nearest": nearest(new)[1].median().item()}
-        for name, new in rows.items()
-        if "training" not in name
-    ]
-    return found, rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=3, help="of pythae's training")
     parser.add_argument("--data", help="where torchvision's data are")
-    parser.add_argument("--emoji", metavar="DIR", help="draw emoji instead; where they are")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    name = "samples_emoji" if args.emoji else "samples"
     if not args.worker:
         peers.install()
         given = ["--data", args.data] if args.data else []
-        given += ["--emoji", args.emoji] if args.emoji else []
         rows = peers.worker(__file__, "--worker", "--minutes", str(args.minutes), *given)["rows"]
-        which = " --emoji DIR" if args.emoji else ""
-        command = f"python benchmarks/samples.py{which} --minutes {args.minutes:g}"
-        write(name, command, rows)
+        write("samples", f"python benchmarks/samples.py --minutes {args.minutes:g}", rows)
         return
     keep_freed_memory()
-    if args.emoji:
-        found, rows = emoji(args.minutes, args.emoji)
-    else:
-        found, rows = clothes(args.minutes, args.data)
-    sheet = picture(rows, 1 if args.emoji else 2).quantize()  # to 256 colours: a third of the bytes
-    sheet.save(HERE / "results" / f"{name}.png", optimize=True)
+    found, rows = clothes(args.minutes, args.data)
+    sheet = picture(rows).quantize()  # to 256 colours: a third of the bytes
+    sheet.save(HERE / "results" / "samples.png", optimize=True)
     print(json.dumps({"rows": found}))
 
 

@@ -42,13 +42,6 @@ MEASURED: dict[str, list[Column]] = {
         Column("psnr", "PSNR, dB", ".1f"),
     ],
     "samples": [Column("fd", "Fréchet distance", ".2f")],
-    "samples_emoji": [Column("nearest", "distance to the nearest in training", ".3f")],
-    "designs": [
-        Column("mnist", "MNIST, −ELBO, nats", ".1f"),
-        Column("mnist steps", "steps", "d"),
-        Column("fashion-mnist", "Fashion-MNIST, −ELBO, nats", ".0f"),
-        Column("fashion-mnist steps", "steps", "d"),
-    ],
     "training": [
         Column("other", "images/s", ".0f"),
         Column("ours", "hfvae, images/s", ".0f"),
@@ -62,6 +55,13 @@ MEASURED: dict[str, list[Column]] = {
         Column("nll_se", "± s.e.", ".2f"),
         Column("samples", "samples", ".0f"),
         Column("active_units", "active units", ".0f"),
+    ],
+    "flow": [
+        Column("parameters", "weights", ",d"),
+        Column("steps", "steps", "d"),
+        Column("elbo", "ELBO, nats", ".2f"),
+        Column("nll", "−log p(x), nats", ".2f"),
+        Column("commit", "commit", ""),
     ],
     "families": [
         Column("bits_per_dim", "bits/dim", ".2f"),
@@ -89,6 +89,13 @@ MEASURED: dict[str, list[Column]] = {
         Column("strip", "strip, pictures/s", ".0f"),
         Column("map", "map, pictures/s", ".0f"),
         Column("requests", "requests while moving", ".0f"),
+    ],
+    "page": [
+        Column("usable_s", "usable, s", ".1f"),
+        Column("strip", "between two pictures, pictures/s", ".0f"),
+        Column("exact", "of them exact", ".0%"),
+        Column("decode_ms", "decoding one, ms", ".1f"),
+        Column("blocked_ms", "longest block of the page, ms", ".0f"),
     ],
     "latent_gaps": [
         Column("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
@@ -157,10 +164,10 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
         Number("samples", "fd", "{:.0f}", "vae, N(0, I)"),
     ),
     (
-        "new emoji by the VAE, from the nearest in training",
-        Number("samples_emoji", "nearest", "{:.3f} RMS", "vae, mixture"),
-        "held-out emoji",
-        Number("samples_emoji", "nearest", "{:.3f}", "held-out images"),
+        "latents of a VAE, how far from N(0, I)",
+        Number("latent_gaps", "distance", "KL of {:.1f} nats", "vae"),
+        "of an autoencoder with its network",
+        Number("latent_gaps", "distance", "{:.1f}", "autoencoder"),
     ),
     (
         "one minute on one core of Fashion-MNIST",

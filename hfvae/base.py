@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -229,8 +230,8 @@ class BaseAutoencoder(nn.Module):
         Raises:
             ValueError: n or the temperature is out of range, or the model has no prior.
         """
-        if n < 1:
-            raise ValueError(f"n must be 1 or more, not {n}")
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n must be a whole number from 1, not {n}")
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature must be 0 or more, not {temperature}")
         drawn = self.prior.sample(n, temperature, generator).to(self.device)
@@ -376,6 +377,8 @@ class BaseAutoencoder(nn.Module):
 
     def _check_range(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+        if low.isnan():
+            raise ValueError("expected values in [0, 1], got some that are no number (NaN)")
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"expected values in [0, 1], got {low:.4g} to {high:.4g}; "

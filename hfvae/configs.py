@@ -16,7 +16,7 @@ class PriorEntry(NamedTuple):
 
     Attributes:
         home: its class, or where in `hfvae.priors` that is.
-        families: the model_types that may have it.
+        families: the model_types that may have it; "spatial-vae" for a VAE whose latent is a grid.
     """
 
     home: Any
@@ -25,11 +25,11 @@ class PriorEntry(NamedTuple):
 
 PRIORS: dict[str, PriorEntry] = {
     "none": PriorEntry("base.NoPrior", ("autoencoder",)),
-    "standard-normal": PriorEntry("normal.StandardNormal", ("vae",)),
+    "standard-normal": PriorEntry("normal.StandardNormal", ("vae", "spatial-vae")),
     "mixture": PriorEntry("mixture.GaussianMixture", ("autoencoder", "vae")),
     "flow": PriorEntry("flow.Flow", ("vae",)),
-    "uniform": PriorEntry("codes.Uniform", ("vq-vae",)),
-    "autoregressive": PriorEntry("codes.Autoregressive", ("vq-vae",)),
+    "uniform": PriorEntry("uniform.Uniform", ("vq-vae",)),
+    "autoregressive": PriorEntry("autoregressive.Autoregressive", ("vq-vae", "spatial-vae")),
 }
 
 MAX_DIMS = 2**26  # numbers in an image: 4096x4096 pixels in 4 channels
@@ -102,8 +102,22 @@ def word(name: str, value: Any) -> str:
     return value
 
 
-def checked(default: Any, check: Check, *, only_for: str | None = None) -> Any:
-    """A field of a config; `only_for` names a prior that the first format did not know."""
+def switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be true or false, not {value!r:.80}")
+    return value
+
+
+def heads(name: str, value: Any) -> int:
+    """The width of a transformer, which is shared out among its heads."""
+    width = integer(8, 4096)(name, value)
+    if width % 8:
+        raise ValueError(f"{name} must be a multiple of 8, not {width}")
+    return width
+
+
+def checked(default: Any, check: Check, *, only_for: Callable[[Any], bool] | None = None) -> Any:
+    """A field of a config; `only_for` tells which have one that the first format did not know."""
     return field(default=default, metadata={"check": check, "only_for": only_for})
 
 
@@ -115,7 +129,7 @@ class DerivedWidths(Derived, tuple[int, ...]):
     pass
 
 
-class DerivedWidth(Derived, int):
+class DerivedNumber(Derived, int):
     pass
 
 
@@ -133,7 +147,7 @@ class Config:
         widths: channels after each halving of the image; chosen from its size if empty.
         blocks: residual blocks at the coarsest resolution, in encoder and decoder each.
         hidden: width of a fully connected layer on either side of a latent vector; 0 for none.
-            None is 256 for binary pixels and 0 otherwise: measured, not a principle.
+            None is 512 for binary pixels and 0 otherwise: measured, not a principle.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -141,8 +155,6 @@ class Config:
     """
 
     model_type: ClassVar[str]
-    words: ClassVar[str]  # what the family is called on a card
-    trained_prior: ClassVar[str]  # what train.py gives a model unless told otherwise
     finest: ClassVar[int] = 16  # default widths start here: the finest map costs the most time
     coarsest: ClassVar[int] = 4  # and halve the image until its longer side is this
 
@@ -166,28 +178,57 @@ class Config:
             raise ValueError(
                 f"an image of {self.dims:,} numbers is too large ({MAX_DIMS:,} at most)"
             )
-        if not self.widths or isinstance(self.widths, Derived):
-            halvings = max(1, math.ceil(math.log2(max(self.size) / self.coarsest)))
-            widths = (min(self.finest * 2**i, 256) for i in range(halvings))
-            object.__setattr__(self, "widths", DerivedWidths(widths))
-        if self.hidden is None or isinstance(self.hidden, Derived):
-            hidden = 256 if self.likelihood == "bernoulli" else 0
-            object.__setattr__(self, "hidden", DerivedWidth(hidden))
+        for name, value in self.defaults().items():
+            given = getattr(self, name)
+            if given is None or given == () or isinstance(given, Derived):
+                kind = DerivedWidths if isinstance(value, tuple) else DerivedNumber
+                object.__setattr__(self, name, kind(value))
+
+    def defaults(self) -> dict[str, Any]:
+        """The fields that follow from others unless they are given."""
+        return {
+            "widths": self.halvings(self.finest, 1, self.coarsest),
+            "hidden": 512 if self.likelihood == "bernoulli" else 0,
+        }
+
+    def halvings(
+        self, finest: int, least: int, coarsest: int, widest: int = 256
+    ) -> tuple[int, ...]:
+        """Widths from `finest` up, halving the image until its longer side is `coarsest`."""
+        count = max(least, math.ceil(math.log2(max(self.size) / coarsest)))
+        return tuple(min(finest * 2**i, widest) for i in range(count))
 
     def settings(self) -> dict[str, Any]:
-        """config.json: all fields, but for those of a prior that this config does not name."""
-        used = [f.name for f in fields(self) if f.metadata["only_for"] in (None, self.prior)]
-        return {name: getattr(self, name) for name in used}
+        """config.json: all fields, but for those that mean nothing to this config."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.metadata["only_for"] is None or f.metadata["only_for"](self)
+        }
 
     @property
     def format_version(self) -> int:
         """2 for what the first format did not know."""
-        return 1 + any(f.metadata["only_for"] == self.prior for f in fields(self))
+        return 1 + any(f.metadata["only_for"] and f.name in self.settings() for f in fields(self))
 
-    @classmethod
-    def priors(cls) -> list[str]:
-        """The priors that this family may have."""
-        return [name for name, entry in PRIORS.items() if cls.model_type in entry.families]
+    @property
+    def kind(self) -> str:
+        """What the registry of priors calls such a model."""
+        return self.model_type
+
+    @property
+    def words(self) -> str:
+        """What the family is called on a card."""
+        return self.model_type
+
+    @property
+    def trained_prior(self) -> str:
+        """What train.py gives such a model unless told otherwise."""
+        return self.prior
+
+    def priors(self) -> list[str]:
+        """The priors that such a model may have."""
+        return [name for name, entry in PRIORS.items() if self.kind in entry.families]
 
     @property
     def rate_weight(self) -> float:
@@ -217,8 +258,8 @@ class AutoencoderConfig(Config):
     """
 
     model_type = "autoencoder"
-    words = "An autoencoder"
-    trained_prior = "mixture"
+    words: ClassVar[str] = "An autoencoder"
+    trained_prior: ClassVar[str] = "mixture"
 
     latent_dim: int = checked(32, integer(1, 65536))
     prior_components: int = checked(10, integer(1, 1000))
@@ -229,28 +270,71 @@ class VAEConfig(Config):
     """A VAE (Kingma & Welling 2014); with beta ≠ 1 a β-VAE (Higgins et al. 2017).
 
     Args:
-        latent_dim: how many numbers z has.
+        latent_dim: how many numbers z has; of a grid, each of its cells. None is 32, or 8.
+        spatial: whether z is a grid (latent_dim, h, w), for images that one vector cannot hold.
         beta: weight of KL(q(z|x) ‖ p(z)), in nats per image; 1 makes the loss the negative ELBO.
         prior: "standard-normal"; "flow", learned with the model; or "mixture" once one was fitted
-            to posterior samples.
-        prior_components: Gaussians in a mixture.
-        prior_layers, prior_width: couplings of a flow, and the width of their networks.
+            to posterior samples. Of a grid "standard-normal", or "autoregressive" once a
+            transformer was trained on its cells.
+        prior_components: Gaussians in a mixture, of latents or for each cell.
+        prior_layers, prior_width: couplings of a flow and the width of their networks; or the size
+            of a transformer.
     """
 
     model_type = "vae"
-    words = "A variational autoencoder (VAE)"
-    trained_prior = "mixture"
 
-    latent_dim: int = checked(32, integer(1, 65536))
+    spatial: bool = checked(False, switch, only_for=lambda config: config.spatial)
+    latent_dim: int = checked(None, optional(integer(1, 65536)))
+    blocks: int = checked(None, optional(integer(0, 64)))
     beta: float = checked(1.0, number(0, 1e6))
     prior: str = checked("standard-normal", word)
     prior_components: int = checked(10, integer(1, 1000))
-    prior_layers: int = checked(8, integer(1, 64), only_for="flow")
-    prior_width: int = checked(128, integer(1, 4096), only_for="flow")
+    prior_layers: int = checked(
+        None, optional(integer(1, 64)), only_for=lambda config: config.prior in LAYERED
+    )
+    prior_width: int = checked(
+        None, optional(integer(1, 4096)), only_for=lambda config: config.prior in LAYERED
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spatial and self.hidden:
+            raise ValueError(f"hidden must be 0 for a grid of latents, not {self.hidden}")
+        if self.prior == "autoregressive":
+            heads("prior_width", self.prior_width)
+
+    def defaults(self) -> dict[str, Any]:
+        if not self.spatial:
+            more = {"latent_dim": 32, "blocks": 0, "prior_layers": 8, "prior_width": 128}
+            return super().defaults() | more
+        # A grid of at most 32 cells a side, because a transformer has to draw them one by one.
+        return {
+            "widths": self.halvings(32, 2, 32, widest=128),
+            "hidden": 0,
+            "latent_dim": 8,
+            "blocks": 4,
+            "prior_layers": 4,
+            "prior_width": 128,
+        }
+
+    @property
+    def kind(self) -> str:
+        return "spatial-vae" if self.spatial else self.model_type
+
+    @property
+    def words(self) -> str:
+        return f"A {'spatial ' * self.spatial}variational autoencoder (VAE)"
+
+    @property
+    def trained_prior(self) -> str:
+        return "autoregressive" if self.spatial else "mixture"
 
     @property
     def rate_weight(self) -> float:
         return self.beta
+
+
+LAYERED = ("flow", "autoregressive")  # priors that are networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,8 +353,8 @@ class VQVAEConfig(Config):
     """
 
     model_type = "vq-vae"
-    words = "A vector-quantized variational autoencoder (VQ-VAE)"
-    trained_prior = "autoregressive"
+    words: ClassVar[str] = "A vector-quantized variational autoencoder (VQ-VAE)"
+    trained_prior: ClassVar[str] = "autoregressive"
     finest = 32
     coarsest = 8
 
@@ -282,15 +366,13 @@ class VQVAEConfig(Config):
     commitment: float = checked(0.25, number(0, 1e6))
     ema_decay: float = checked(0.99, number(0, 0.99999))
     prior: str = checked("uniform", word)
-    prior_width: int = checked(128, integer(8, 4096))
+    prior_width: int = checked(128, heads)
     prior_layers: int = checked(4, integer(1, 64))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.quantizer == "fsq":
             fsq_levels(self.codebook_size)
-        if self.prior_width % 8:
-            raise ValueError(f"prior_width must be a multiple of 8, not {self.prior_width}")
 
 
 def fsq_levels(codebook_size: int) -> tuple[int, ...]:
@@ -323,6 +405,7 @@ PRESETS: dict[str, partial[Config]] = {
     "vae": partial(VAEConfig),
     "flow-vae": partial(VAEConfig, prior="flow"),
     "beta-vae": partial(VAEConfig, beta=4.0, latent_dim=10, scale=0.1, hidden=256),
+    "spatial-vae": partial(VAEConfig, spatial=True),
     "vq-vae": partial(VQVAEConfig),
     "fsq-vae": partial(VQVAEConfig, quantizer="fsq"),
 }

@@ -8,6 +8,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ from .data import DataError, ImageSet, load_images
 from .data.drawn import Drawn
 from .disentanglement import dci, factor_vae_score, information, mig, sap
 from .errors import NEEDS_TRAIN, expand
+from .hub import write_folder
 from .machine import keep_freed_memory
 from .models import from_pretrained
 
-SAMPLES = 10  # of z for −log p(x), unless told otherwise: a quick look
 LARGEST_BATCH = 2**20  # numbers in a batch of images
 TELLING = 0.25  # the share of a factor that the latent called after it tells at least
 FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have it
@@ -30,7 +31,7 @@ FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have 
 
 @torch.inference_mode()
 def evaluate(
-    model: BaseAutoencoder, images: ImageSet, seed: int = 0, samples: int = SAMPLES
+    model: BaseAutoencoder, images: ImageSet, seed: int = 0, samples: int | None = None
 ) -> dict[str, Any]:
     """The numbers of evaluation.json: flat, in nats per image unless their name says otherwise.
 
@@ -40,12 +41,14 @@ def evaluate(
         model: any family.
         images: held-out ones.
         seed: of binarization, dequantization and the noise of z.
-        samples: for the importance-sampled −log p(x) of a VAE; 0 leaves it out.
+        samples: for the importance-sampled −log p(x) of a VAE; 0 leaves it out, and None is
+            `weighed` of its latents: a quick look.
     """
     from torchmetrics.image import StructuralSimilarityIndexMeasure
 
     model.eval()
     latents = model.bottleneck
+    samples = latents.weighed if samples is None else samples
     ssim: Any = StructuralSimilarityIndexMeasure(data_range=1.0).to(model.device)
     large_enough = min(model.config.size) >= 11  # for the window of SSIM
     # Noise apart from that of the data, which must not depend on the family or on `samples`.
@@ -128,11 +131,16 @@ def batches(model: BaseAutoencoder, images: ImageSet, seed: int) -> Iterator[Ten
 
     One seed gives every model of a likelihood the same pixels.
     """
-    size = max(1, min(256, LARGEST_BATCH // model.config.dims))
+    size = batch_size(model)
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(images), size):
         x = images.batch(slice(start, start + size), model.device)
         yield model.likelihood.observe(x, generator)
+
+
+def batch_size(model: BaseAutoencoder) -> int:
+    """Images that are looked at together, by their size."""
+    return max(1, min(256, LARGEST_BATCH // model.config.dims))
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:
@@ -151,18 +159,11 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m hfvae.evaluate", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("--dataset", required=True, help="as for train.py")
-    parser.add_argument("--split", default="test", choices=["train", "test"])
+    parser = arguments("evaluate", __doc__, split="test")
     parser.add_argument(
-        "--samples", type=int, default=SAMPLES, help=f"for −log p(x) of a VAE; default {SAMPLES}"
+        "--samples", type=int, help="for −log p(x) of a VAE; default 10, or 0 where z is a grid"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image_column")
-    parser.add_argument("--data_dir")
     parser.add_argument("--output", type=expand, help="write the numbers to this JSON file too")
     args = parser.parse_args(argv)
     keep_freed_memory()
@@ -170,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         results = _evaluate(args)
         print(table(results))
         if args.output:
-            args.output.write_text(json.dumps(results, indent=2) + "\n")
+            data = json.dumps(results, indent=2) + "\n"
+            write_folder(args.output.resolve().parent, {args.output.name: data.encode()})
     except ImportError as error:
         print(f"evaluate: measuring {NEEDS_TRAIN} ({error})", file=sys.stderr)
         raise SystemExit(2) from None
@@ -180,12 +182,39 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    if args.samples < 0 or args.seed < 0:
+    if (args.samples or 0) < 0 or args.seed < 0:
         raise ValueError("--samples and --seed must be 0 or more")
-    if args.output and args.output.is_dir():
-        raise IsADirectoryError(f"{args.output} is a folder; give a file to write to")
-    if args.output and not args.output.resolve().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {args.output.parent} to write to")
+    if args.output:
+        check_output(args.output)
+    model, images = model_and_images(args)
+    if args.samples and not model.bottleneck.density:
+        print("--samples plays no part: only a VAE's −log p(x) is sampled", file=sys.stderr)
+    return evaluate(model, images, args.seed, args.samples)
+
+
+def arguments(name: str, about: str | None, split: str) -> argparse.ArgumentParser:
+    """What a command takes that puts a data set through a model."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m hfvae.{name}", description=(about or "").splitlines()[0]
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("--dataset", required=True, help="as for train.py")
+    parser.add_argument("--split", default=split, choices=["train", "test"])
+    parser.add_argument("--image_column")
+    parser.add_argument("--data_dir")
+    return parser
+
+
+def check_output(file: Path) -> None:
+    """Raise OSError now for a file that could not be written in the end."""
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; give a file to write to")
+    if not file.resolve().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {file.parent} to write to")
+
+
+def model_and_images(args: argparse.Namespace) -> tuple[BaseAutoencoder, ImageSet]:
+    """What `arguments` name; images that cannot be read are named."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = from_pretrained(args.model, device=device)
     model.to(memory_format=torch.channels_last)  # faster, and the same but for rounding
@@ -199,7 +228,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     )
     for bad in images.skipped:
         print(f"skipped {bad}", file=sys.stderr)
-    return evaluate(model, images, args.seed, args.samples)
+    return model, images
 
 
 if __name__ == "__main__":

@@ -267,6 +267,16 @@ def categorical_nll(codes: Tensor, logits: Tensor) -> Tensor:
     return per_image(nn.cross_entropy(logits.transpose(1, 2), codes, reduction="none"))
 
 
+def mixture_nll(z: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """−Σ_t log Σ_k π_tk N(z_t; m_tk, s_tk²), a mixture of Gaussians for each of T vectors.
+
+    (B, T, C); (B, T, K), whose softmax is π; (B, T, K, C) twice -> (B,) in nats.
+    """
+    scaled = (z[:, :, None] - means) * torch.exp(-log_scales)
+    log_p = -(0.5 * scaled.square() + log_scales + 0.5 * math.log(2 * math.pi)).sum(-1)
+    return -per_image(torch.logsumexp(log_p + torch.log_softmax(logits, -1), -1))
+
+
 def inverse_cdf(p: Tensor, u: Tensor) -> Tensor:
     """Draws from probabilities (..., K) by uniform numbers (..., m): int64 (..., m)."""
     cdf = p.cumsum(-1)
@@ -289,6 +299,6 @@ def inverse_affine_coupling(y: Tensor, shift: Tensor, log_scale: Tensor) -> Tens
     return (y - shift) * torch.exp(-log_scale)
 
 
-def bounded(s: Tensor) -> Tensor:
+def bounded(s: Tensor, most: float = 2) -> Tensor:
     """2 · tanh(s/2): s where it is small, never beyond ±2, so that no step of a flow explodes."""
-    return 2 * torch.tanh(s / 2)
+    return most * torch.tanh(s / most)

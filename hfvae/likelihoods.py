@@ -86,7 +86,13 @@ class Scaled(Likelihood):
 
     Learning the scale balances reconstruction and KL without a hand-set weight (Rybkin et al. 2021,
     arXiv:2006.13202). Its floor keeps noise-free pixels from driving it to zero.
+
+    Attributes:
+        pace: of learning, in those of the networks. One number that all pixels share has a long way
+            to go, at a step of the learning rate each time, and lags behind the images until then.
     """
+
+    pace = 10.0
 
     def __init__(self, channels: int, floor: float, scale: float | None) -> None:
         super().__init__()

@@ -20,6 +20,12 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
+def give_back_memory() -> None:
+    """Let the system have the memory that was freed: glibc keeps it for the threads that had it."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def threads_left() -> int:
     """How many threads to compute with: one for each core that other processes leave free.
 

@@ -48,7 +48,9 @@ class Autoencoder(BaseAutoencoder):
 class VAE(BaseAutoencoder):
     """The variational autoencoder: q(z|x) = N(μ(x), σ²(x)), p(z) = N(0, I).
 
-    Kingma & Welling 2014 (arXiv:1312.6114). With beta ≠ 1 a β-VAE (Higgins et al. 2017).
+    Kingma & Welling 2014 (arXiv:1312.6114). With beta ≠ 1 a β-VAE (Higgins et al. 2017); spatial,
+    z is a grid of such vectors, as latent diffusion has them (Rombach et al. 2022,
+    arXiv:2112.10752).
     """
 
     config_class = VAEConfig
@@ -61,15 +63,16 @@ class VAE(BaseAutoencoder):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
+        grid = grid_of(config.size, len(config.widths)) if config.spatial else ()
         super().__init__(
             config,
-            bottleneck=Gaussian(config.latent_dim),
+            bottleneck=Gaussian(config.latent_dim, *grid),
             encoder=encoder,
             decoder=decoder,
         )
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """q(z|x): μ and log σ², each (B, latent_dim), for x (B, C, H, W) in [0, 1]."""
+        """q(z|x): μ and log σ², each (B, latent_dim[, h, w]), for x (B, C, H, W) in [0, 1]."""
         q = self.infer(x)
         return q.mu, q.logvar
 

@@ -1,15 +1,16 @@
 """A Hugging Face Space that shows models: what its folder holds, and how it is published.
 
-The folder carries hfvae's own source, so it needs no release of it, and the weights of models that
-are not on the Hub. Models on the Hub are named in the variable HFVAE_MODELS.
+With Gradio, the folder carries hfvae's own source, so it needs no release of it, and the weights of
+models that are not on the Hub. Models on the Hub are named in the variable HFVAE_MODELS. A static
+one is the page without a server, which is a file for any disk and any web server as well.
 """
 
-import re
 from collections.abc import Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
 
 from .errors import expand
+from .export import page_of, places
 from .hub import is_path, published_files
 from .hub.card import CARD, resource, sign
 from .hub.remote import commit, hub_api, make_repository
@@ -20,29 +21,34 @@ HARDWARE = "zero-a10g"  # ZeroGPU: the only hardware for Gradio on which a free 
 PLATFORM = ("gradio", "huggingface-hub")  # a Space brings them in the version that its card names
 ZERO_GPU_TORCH = "torch>=2.8,<2.12"  # what ZeroGPU runs
 CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu\n"  # not 5 GB of CUDA
+SDKS = ("gradio", "static")
 SOURCES = (".py", ".js", ".css", ".html")
-MODELS = "pretrained"  # where the Space keeps models that are not on the Hub
 
 README = """---
 title: "{title}"
 emoji: 🎨
 colorFrom: indigo
 colorTo: pink
-sdk: gradio
-sdk_version: {gradio}
-python_version: "3.12"
-app_file: app.py
+{settings}
 short_description: Images that a VAE makes, copies and blends
 license: apache-2.0
-suggested_hardware: {hardware}
 {models}---
 
 # {title}
 
-New images, reconstructions and interpolations by variational autoencoders, with
-[hfvae](hfvae/__init__.py). The variable `HFVAE_MODELS` in the settings names the models, separated
-by commas; a private one needs a secret `HF_TOKEN` as well.
+New images, reconstructions and interpolations by variational autoencoders, with hfvae.
+{words}
 """
+GRADIO = """sdk: gradio
+sdk_version: {gradio}
+python_version: "3.12"
+app_file: app.py
+suggested_hardware: {hardware}"""
+GRADIO_WORDS = """The variable `HFVAE_MODELS` in the settings names the models, separated
+by commas; a private one needs a secret `HF_TOKEN` as well."""
+STATIC = "sdk: static\napp_file: index.html"
+STATIC_WORDS = """The models run in the browser of whoever looks at them; `?model=owner/name`
+after the address opens any public one of hfvae."""
 
 
 def assemble(models: Sequence[str], title: str, hardware: str = HARDWARE) -> dict[str, bytes]:
@@ -68,28 +74,26 @@ def assemble(models: Sequence[str], title: str, hardware: str = HARDWARE) -> dic
         if is_path(model):
             held = published_files(expand(model), place)
             files |= {f"{place}/{name}": data for name, data in held.items()}
-    published = [model for model in models if not is_path(model)]
-    readme = README.format(
-        title=title,
-        gradio=version("gradio"),
-        hardware=hardware,
-        models="".join(["models:\n", *(f"- {model}\n" for model in published)] * bool(published)),
-    )
-    files[CARD] = sign(readme).encode()
+    settings = GRADIO.format(gradio=version("gradio"), hardware=hardware)
+    files[CARD] = _card(models, title, settings, GRADIO_WORDS)
     files["requirements.txt"] = requirements(hardware).encode()
     return files
 
 
-def places(models: Sequence[str]) -> dict[str, str]:
-    """Where a Space finds each model: its id, or a folder with a name of its own."""
-    found: dict[str, str] = {}
-    for model in models:
-        name = re.sub(r"[^\w.-]+", "-", expand(model).resolve().name, flags=re.ASCII)
-        place, n = f"{MODELS}/{name}", 1
-        while place in found.values():
-            place, n = f"{MODELS}/{name}-{n + 1}", n + 1
-        found[model] = place if is_path(model) else model
-    return found
+def assemble_static(models: Sequence[str], title: str) -> dict[str, bytes]:
+    """The folder of a static Space: visitors fetch models on the Hub, and folders go inside.
+
+    Raises:
+        HubError, FileNotFoundError: see `page_of`.
+    """
+    index = page_of(models, hub_api().endpoint).encode()
+    return {"index.html": index, CARD: _card(models, title, STATIC, STATIC_WORDS)}
+
+
+def _card(models: Sequence[str], title: str, settings: str, words: str) -> bytes:
+    published = [f"- {model}\n" for model in models if not is_path(model)]
+    named = "".join(["models:\n", *published] if published else [])
+    return sign(README.format(title=title, settings=settings, models=named, words=words)).encode()
 
 
 def requirements(hardware: str = HARDWARE) -> str:
@@ -103,7 +107,12 @@ def requirements(hardware: str = HARDWARE) -> str:
 
 
 def publish(
-    space: str, models: Sequence[str], *, hardware: str = HARDWARE, private: bool | None = None
+    space: str,
+    models: Sequence[str],
+    *,
+    sdk: str = "gradio",
+    hardware: str = HARDWARE,
+    private: bool | None = None,
 ) -> str:
     """Publish the demo of some models as a Space, made if it is missing.
 
@@ -112,6 +121,7 @@ def publish(
     Args:
         space: `owner/name`, or a name of one's own.
         models: folders or ids on the Hub.
+        sdk: "gradio", or "static", which needs no hardware.
         hardware: of a new Space: "zero-a10g" (ZeroGPU), "cpu-basic", "t4-small", ...
         private: whether a new Space is; the account's default if None.
 
@@ -122,9 +132,14 @@ def publish(
         HubError, FileNotFoundError: a model cannot be loaded; no token, no write access, no
             connection; or the hardware needs a paid plan.
     """
-    files = assemble(models, title=space.rpartition("/")[2], hardware=hardware)
+    api, title = hub_api(), space.rpartition("/")[2]
+    if sdk == "static":
+        files = assemble_static(models, title)
+        space = make_repository(space, kind="space", private=private, sdk=sdk)
+        commit(space, files, "Upload the demo", kind="space")
+        return f"{api.endpoint}/spaces/{space}"
+    files = assemble(models, title, hardware)
     space = make_repository(space, kind="space", private=private, hardware=hardware)
-    api = hub_api()
     with explained(space, api.endpoint, writing=True):
         api.add_space_variable(space, "HFVAE_MODELS", ",".join(places(models).values()))
         secret = [m for m in models if not is_path(m) and api.model_info(m).private]

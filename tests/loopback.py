@@ -12,6 +12,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,10 @@ sdk_version: 1.0
 
 Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
 """
+BROWSERS = {  # what pages of other origins may read
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "X-Error-Code, X-Error-Message, X-Linked-Size, X-Repo-Commit",
+}
 LARGE = (".safetensors", ".png", ".parquet", ".bin", ".pt")
 
 
@@ -47,7 +52,9 @@ class Fault:
 
     pattern: str
     times: int
-    act: int | str  # a status, "cut" (half of the body) or "flip" (one bit of the body)
+    # A status, "cut" (half of the body), "flip" (one bit), "huge" (it says 300 MB), or the seconds
+    # that it takes.
+    act: int | str | float
 
 
 @dataclass
@@ -60,6 +67,7 @@ class Repo:
     log: list[str] = field(default_factory=list)  # commit messages
     variables: dict[str, str] = field(default_factory=dict)
     hardware: str | None = None
+    sdk: str | None = None
 
     def commit(self, ref: str, files: dict[str, bytes], message: str) -> str:
         sha = hashlib.sha1(repr((message, self.log, sorted(files.items()))).encode()).hexdigest()
@@ -113,7 +121,7 @@ class Hub:
     def storage(self) -> str:
         return f"http://localhost:{self.ports['storage']}"  # another host name as well
 
-    def fail(self, pattern: str, act: int | str, times: int = 10**6) -> None:
+    def fail(self, pattern: str, act: int | str | float, times: int = 10**6) -> None:
         self.faults.append(Fault(pattern, times, act))
 
     def add(self, key: str, files: dict[str, bytes] | None = None, **settings) -> Repo:
@@ -180,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if fault:
             fault.times -= 1
+        if fault and isinstance(fault.act, float):
+            time.sleep(fault.act)
         try:
             if fault and isinstance(fault.act, int):
                 raise _Refused(fault.act)
@@ -201,8 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.act == "cut":
             body = body[: size // 2]
             self.close_connection = True
+        if fault and fault.act == "huge":
+            size = 300_000_000
+            self.close_connection = True
         self.send_response(status)
-        for name, value in {"Content-Length": str(size), **headers}.items():
+        for name, value in {"Content-Length": str(size), **BROWSERS, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -249,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "spaces" and self.hub.spaces_cost_money:
             raise _Refused(402, message="Payment required")
         repo = self.hub.add(f"{kind}/{name}", private=wanted.get("visibility") == "private")
-        repo.hardware = wanted.get("hardware")
+        repo.hardware, repo.sdk = wanted.get("hardware"), wanted.get("sdk")
         if kind == "spaces":
             repo.commits[repo.refs["main"]]["README.md"] = SPACE_STUB
         return answer(url)

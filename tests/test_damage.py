@@ -1,10 +1,12 @@
 """Damaged checkpoints and kept images, processes that were killed, a disk that is full."""
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 import hfvae
+from hfvae import evaluate
 from hfvae.data import cache, load_images
 from hfvae.errors import HubError
 from hfvae.training import checkpoint
@@ -173,6 +177,17 @@ def test_a_damaged_checkpoint_is_the_same_or_refused(unfinished, n):
         assert all(torch.equal(t, whole.tensors[name]) for name, t in state.tensors.items())
     assert len(words) > 0.8 * n
     assert all(len(line) < 1000 for line in words)
+
+
+def test_a_checkpoint_says_only_so_much_of_itself(unfinished):
+    folder = unfinished / "checkpoint-000006"
+    said = {"a": "0" * 30_000_000}
+    (folder / "state.safetensors").write_bytes(safetensors.torch.save({}, said))
+    with pytest.raises(HubError, match=r"the header of state.safetensors has 30,0.* are the most"):
+        checkpoint.read(folder)
+    (folder / "state.json").write_text("[" * 2_000_000)
+    with pytest.raises(HubError, match="state.json is larger than 1,000,000 bytes"):
+        checkpoint.read(folder)
 
 
 # Kept images
@@ -337,3 +352,47 @@ def test_old_checkpoints_make_room_for_the_model(photos, tmp_path, monkeypatch, 
         train_py(*command(photos, out, *RESUME))
     assert weights(out) == weights(whole)
     assert not list(out.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    "n",
+    [pytest.param(n, marks=() if n == 12 else pytest.mark.slow) for n in range(0, 48, 3)],
+)
+@pytest.mark.parametrize("times", [1, 1000], ids=["once", "for good"])
+def test_a_full_disk_loses_nothing_that_was_saved(
+    photos, tmp_path, monkeypatch, train_py, n, times
+):
+    """At the n-th place where kept images, a checkpoint, a picture, a model or numbers go to it."""
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 1)
+    out, whole, numbers = tmp_path / "out", tmp_path / "whole", tmp_path / "numbers.json"
+    train_py(*command(photos, out, "--seed", 1))
+    train_py(*command(photos, whole))
+    shutil.rmtree(tmp_path / "cache")
+    numbers.write_text("{}")
+    calls = iter(range(10**6))
+    measure = [str(out), "--dataset", str(photos), "--output", str(numbers)]
+
+    def full(real):
+        def write(*args, **kwargs):
+            if n <= next(calls) < n + times:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **kwargs)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "replace", "posix_fallocate"):
+            patch.setattr(os, name, full(getattr(os, name)))
+        words = train_py(*command(photos, out, "--overwrite_output_dir"), status=(0, 2))
+        hfvae.from_pretrained(out)  # the old one, the new one, or that before its prior
+        with contextlib.suppress(SystemExit):
+            evaluate.main(measure)
+        json.loads(numbers.read_text())
+    if times > 1 and n < 40:
+        assert "No space left" in words or "the disk is full" in words
+    if not (out / "evaluation.json").exists():
+        assert "make room" in words
+        train_py(*command(photos, out, *RESUME, "--overwrite_output_dir"))
+    assert weights(out) == weights(whole)
+    assert not hidden(out)

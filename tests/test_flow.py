@@ -8,6 +8,7 @@ import torch
 
 import hfvae
 from hfvae import VAE, VAEConfig
+from hfvae.demo.explorers import VectorExplorer
 from hfvae.latents.gaussian import GaussianPosterior
 from hfvae.priors.flow import Flow
 from hfvae.priors.normal import StandardNormal
@@ -136,3 +137,34 @@ def test_a_flow_is_learned_with_the_model(tmp_path, train_py):
     z = torch.randn(200, 4)
     assert not torch.allclose(model.prior.nll(z), StandardNormal(4).nll(z), atol=0.1)
     assert model.prior.nll(z).isfinite().all()
+
+
+def test_a_flow_goes_on_when_its_model_is_fine_tuned(tmp_path, train_py):
+    """With no word of --model: under N(0, I) its latents would be far from where they may be."""
+    base = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow", hidden=8))
+    base.prior.fitted.fill_(True)
+    base.save_pretrained(tmp_path / "base")
+    train_py(
+        "--model_name_or_path", tmp_path / "base", "--dataset", "sprites",
+        "--max_train_steps", 1, "--train_batch_size", 8, "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    tuned = hfvae.from_pretrained(tmp_path / "out")
+    assert tuned.config == base.config
+    assert (tuned.prior.maps - base.prior.maps).abs().max() < 0.01
+
+
+def test_explore_moves_in_the_base_and_says_so():
+    """Where every place is a likely image: in z single numbers lead out of all of them."""
+    model = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow")).eval()
+    model.prior = trained_flow(4)
+    explorer = VectorExplorer(model, {})
+    picture = hfvae.to_pil(torch.rand(1, 3, 16, 16))[0]
+    with torch.inference_mode():
+        sliders = explorer.show(picture)["sliders"]
+        u, telling = explorer.read(picture)
+        x = model.preprocess(picture)
+        torch.testing.assert_close(explorer.decoded(u), model.reconstruct(x), atol=1e-4, rtol=0)
+        torch.testing.assert_close(u, model.prior.to_base(model.encode(x)))
+        assert telling.labels == explorer.compared.labels
+    assert "base space" in sliders["hint"]
+    assert all(label.startswith("u") for label in telling.labels)

@@ -222,7 +222,7 @@ def test_uniform_codes_cost_the_log_of_the_codebook_each():
 
 def test_a_config_that_is_changed_derives_its_widths_anew():
     assert dataclasses.replace(VAEConfig(), image_size=128) == VAEConfig(image_size=128)
-    assert dataclasses.replace(VAEConfig(), likelihood="bernoulli").hidden == 256
+    assert dataclasses.replace(VAEConfig(), likelihood="bernoulli").hidden == 512
     assert dataclasses.replace(VAEConfig(widths=(8,)), image_size=128).widths == (8,)
 
 

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import datasets
+import hf_xet
 import pyarrow.parquet
 import pytest
 import torch
 import xet
 import yaml
+from huggingface_hub import errors
 from loopback import SPACE_STUB
 from PIL import Image
 
@@ -23,6 +25,7 @@ from hfvae import VAE, HubError, VAEConfig
 from hfvae.data import DataError, load_images
 from hfvae.hub import push_folder, source
 from hfvae.hub.card import is_edited, sign
+from hfvae.hub.words import explained
 from hfvae.priors.mixture import GaussianMixture
 
 pytestmark = pytest.mark.quick
@@ -227,6 +230,35 @@ def test_an_id_that_is_none_never_becomes_a_request(hub, cache):
         with pytest.raises(OSError, match="no folder|neither a folder nor a repository id"):
             load(cache, name)
     assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            hf_xet.XetAuthenticationError("refresh failed"),
+            "storage refused a of me/x .refresh",
+        ),
+        (errors.FileMetadataError("no header"), "what answers at http://hub is no Hub: check HF_"),
+    ],
+)
+def test_other_errors_of_the_client_are_words(error, words):
+    with pytest.raises(HubError, match=words), explained("me/x", "http://hub", what="a"):
+        raise error
+
+
+def test_a_token_that_is_asked_for_and_not_there(published, cache, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="token=True, but there is no Hub token here"):
+        load(cache, token=True)
+
+
+def test_a_mistyped_folder_is_told_what_is_beside_it(hub, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("runs/photos-vae")
+    words = "no folder and no Hub repository runs/typo, .*; the folder runs holds photos-vae$"
+    with pytest.raises(FileNotFoundError, match=words):
+        hfvae.from_pretrained("runs/typo")
 
 
 def test_missing_private_gated_and_wrong_revision_are_told_apart(published, hub, cache):

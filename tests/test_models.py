@@ -241,6 +241,15 @@ def test_codes_in_half_precision_do_all_that_others_do(dtype, generator):
     assert model.elbo(x).isfinite().all()
 
 
+def test_numbers_of_another_kind_are_refused_in_words(model, x):
+    for n in (2.5, "3", 0):
+        with pytest.raises(ValueError, match=f"n must be a whole number from 1, not {n}"):
+            model.sample(n)
+    x[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"expected values in \[0, 1\], got some .* \(NaN\)"):
+        model.encode(x)
+
+
 @pytest.mark.parametrize("scale", [lambda x: x * 255, lambda x: 2 * x - 1])
 def test_images_of_another_range_are_refused_in_words(model, x, scale):
     for method in (model, model.encode, model.reconstruct, model.elbo, model.posterior):

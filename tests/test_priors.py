@@ -8,16 +8,17 @@ from torch.distributions import MultivariateNormal
 
 from hfvae import VAE, VQVAE, Autoencoder, AutoencoderConfig, VAEConfig, VQVAEConfig
 from hfvae import functional as F
-from hfvae.priors.codes import Autoregressive, Uniform
+from hfvae.priors.autoregressive import AutoregressiveCodes
 from hfvae.priors.mixture import GaussianMixture
 from hfvae.priors.normal import StandardNormal
+from hfvae.priors.uniform import Uniform
 
 pytestmark = pytest.mark.quick
 
 
 @pytest.fixture
 def transformer():
-    prior = Autoregressive(3, (2, 2), width=16, layers=2)
+    prior = AutoregressiveCodes(3, (2, 2), width=16, layers=2)
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))  # far from uniform
@@ -47,11 +48,11 @@ def test_the_transformer_draws_what_it_says(transformer, generator):
 
 def test_a_code_depends_only_on_those_before_it(transformer):
     codes = torch.randint(0, 3, (1, 4))
-    logits = transformer.logits(codes)
+    logits = transformer.tell(codes)
     for t in range(4):
         changed = codes.clone()
         changed[0, t] = (changed[0, t] + 1) % 3
-        differs = (transformer.logits(changed) - logits).abs().amax(-1)[0] > 1e-5
+        differs = (transformer.tell(changed) - logits).abs().amax(-1)[0] > 1e-5
         assert not differs[: t + 1].any()
         assert differs[t + 1 :].all()
 
@@ -61,24 +62,23 @@ def test_cached_sampling_equals_uncached(transformer):
     cached = transformer.sample(2, temperature=0).flatten(1)
     codes = torch.zeros(2, 4, dtype=torch.int64)
     for t in range(4):
-        codes[:, t] = transformer.logits(codes)[:, t].argmax(-1)
+        codes[:, t] = transformer.tell(codes)[:, t].argmax(-1)
     assert torch.equal(cached, codes)
     # And the logits on the way, for codes that are not the greedy ones.
-    h, caches = transformer.start, [None] * 2
-    given = torch.tensor([[2, 0, 1, 1]])
+    caches = [layer.cache(1, 4) for layer in transformer.layers]
+    h, given = transformer.start, torch.tensor([[2, 0, 1, 1]])
     for t in range(4):
         h = h + transformer.position[:, t : t + 1]
-        for i, layer in enumerate(transformer.layers):
-            h, caches[i] = layer.step(h, caches[i])
-        logits = transformer.head(transformer.norm(h))
-        torch.testing.assert_close(logits[0, 0], transformer.logits(given)[0, t])
+        for layer, cache in zip(transformer.layers, caches, strict=True):
+            h = layer.step(h, cache, t)
+        torch.testing.assert_close(transformer.say(h)[0, 0], transformer.tell(given)[0, t])
         h = transformer.embedding(given[:, t])[:, None]
 
 
 def test_half_precision_draws_every_code(generator):
     prior = Uniform(2048, (1, 1))
     assert len(prior.sample(40_000, generator=generator()).unique()) == 2048
-    transformer = Autoregressive(512, (1, 1), width=16, layers=1).to(torch.bfloat16)
+    transformer = AutoregressiveCodes(512, (1, 1), width=16, layers=1).to(torch.bfloat16)
     with torch.no_grad():
         transformer.head.weight.zero_()
         transformer.head.bias.zero_()
@@ -89,7 +89,7 @@ def test_half_precision_draws_every_code(generator):
 def test_temperature_divides_logits(transformer, generator):
     n = 10_000
     first = transformer.sample(n, temperature=0.5, generator=generator())[:, 0, 0]
-    expected = torch.softmax(2 * transformer.logits(torch.zeros(1, 4, dtype=int))[0, 0], -1)
+    expected = torch.softmax(2 * transformer.tell(torch.zeros(1, 4, dtype=int))[0, 0], -1)
     observed = torch.bincount(first, minlength=3) / n
     assert (observed - expected).abs().max() < 5 * 0.5 / n**0.5
 

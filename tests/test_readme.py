@@ -14,6 +14,7 @@ from pkgutil import resolve_name
 import pytest
 from PIL import Image
 
+from hfvae import VAE, VAEConfig, encode
 from hfvae.configs import PRESETS, PRIORS
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,11 @@ def test_python_runs_as_pasted(document, code, tmp_path, monkeypatch):
     for i in range(24):
         Image.new("RGB", (80, 70), (10 * i, 100, 200 - 5 * i)).save(photos / f"{i}.png")
     monkeypatch.chdir(tmp_path)
+    if "latents.safetensors" in code:
+        config = VAEConfig(image_size=32, spatial=True, latent_dim=2, widths=(4, 8))
+        VAE(config).save_pretrained("runs/photos-spatial-vae")
+        argv = ["runs/photos-spatial-vae", "--dataset", str(photos)]
+        encode.main([*argv, "--output", "latents.safetensors"])
     exec(compile(code, document, "exec"), {})
 
 

@@ -22,6 +22,7 @@ FAMILIES = {
     "flow-vae": ["--model", "flow-vae", "--latent_dim", "4"],
     "vae": ["--model", "vae", "--latent_dim", "4", "--use_ema", "--kl_warmup_steps", "9"],
     "vq-vae": ["--model", "vq-vae", "--codebook_size", "16", "--gradient_accumulation_steps", "2"],
+    "spatial-vae": ["--model", "spatial-vae", "--latent_dim", "2", "--widths", "4,8"],
 }
 
 
@@ -74,7 +75,7 @@ def test_killed_in_every_stage_and_resumed_it_ends_the_same(photos, tmp_path, fa
     again = command(photos, out, family, "--resume_from_checkpoint", "latest")
     assert killed(again, at_checkpoint(out, 3))  # afresh, since there is none
     assert killed(again, at_checkpoint(out, 9))
-    if family == "vq-vae":
+    if family in ("vq-vae", "spatial-vae"):
         assert killed(again, at_checkpoint(out, 17))  # in the training of the prior
     words = train_py(*again)
     assert "resuming from step" in words

@@ -13,7 +13,7 @@ import torch
 
 import hfvae
 from hfvae import VAE, VAEConfig
-from hfvae.hub import files
+from hfvae.hub import files, published_files
 from hfvae.hub.lock import locked
 from hfvae.training import TrainConfig, TrainingError, train
 
@@ -107,7 +107,7 @@ def test_a_saver_that_was_killed_is_in_nobodys_way(new, tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from hfvae.hub import files
+from hfvae.hub import files, published_files
 files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 files.write_folder(Path({str(folder)!r}), {{"config.json": b"half"}})
 """
@@ -132,6 +132,27 @@ def test_a_save_waits_for_another_and_no_longer_than_it_must(tmp_path, monkeypat
     ):
         model.save_pretrained(tmp_path / "model")
     model.save_pretrained(tmp_path / "model")
+
+
+def test_what_is_published_during_saves_is_one_of_them(tmp_path, monkeypatch):
+    def slowly(*paths, replace=os.replace):
+        time.sleep(0.001)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    models = [VAE(VAEConfig(beta=beta, **SHAPE)).eval() for beta in (1.0, 4.0)]
+    saved = [files.model_files(model) for model in models]
+    folder = tmp_path / "model"
+    files.write_folder(folder, saved[0])
+
+    def save():
+        for i in range(20):
+            files.write_folder(folder, saved[i % 2])
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    while thread.is_alive():
+        assert published_files(folder, "me/model") in saved
 
 
 def test_a_lock_keeps_out_threads_and_is_gone_afterwards(tmp_path):

@@ -428,6 +428,13 @@ def test_the_file_of_an_evaluation_is_checked_before_measuring(model, tmp_path, 
     assert not said.out
 
 
+def test_samples_that_play_no_part_are_said(photos, tmp_path, capsys):
+    config = hfvae.VQVAEConfig(image_size=16, widths=(8,), codebook_size=8)
+    hfvae.VQVAE(config).save_pretrained(tmp_path / "m")
+    evaluate.main([str(tmp_path / "m"), "--dataset", str(photos), "--samples", "5"])
+    assert "--samples plays no part" in capsys.readouterr().err
+
+
 def test_what_is_published_names_no_folder_of_this_machine():
     config = TrainConfig(dataset="/home/me/year=2024/cats", learning_rate=1e-3)
     assert config.command() == "python train.py --dataset cats --learning_rate 0.001"
@@ -463,6 +470,9 @@ def test_ctrl_c_saves(photos, tmp_path):
     assert process.returncode == 0, words
     assert "saved to" in words
     hfvae.from_pretrained(out)
+    assert re.search(
+        r"It was stopped after \d+% of the way", (out / "README.md").read_text("utf-8")
+    )
 
 
 def test_batches_hold_every_image_once_an_epoch():

@@ -20,6 +20,7 @@ from .entry import Entry
 from .inputs import in_words, places, real, seen, whole, words
 from .menu import Models
 from .scrubber import exact, files, page_file, png_file, sheet, shown
+from .work import in_time
 
 MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, MAX_SEED = 64, 64, 2.0, 2**31 - 1
 MAX_NUMBERS = 2**25  # in the images of one answer
@@ -31,7 +32,8 @@ def make_actions(models: Models, on_gpu: Callable[..., Any] | None = None) -> Si
     """The methods of `Actions`, as the page and its API call them; `on_gpu` decorates each."""
     plain = Actions(models)
     public = [name for name in vars(Actions) if not name.startswith("_")]
-    acts = {name: torch.inference_mode()(in_words(getattr(plain, name))) for name in public}
+    acts = {name: in_time()(in_words(getattr(plain, name))) for name in public}
+    acts = {name: torch.inference_mode()(act) for name, act in acts.items()}
     return SimpleNamespace(**{name: on_gpu(act) if on_gpu else act for name, act in acts.items()})
 
 

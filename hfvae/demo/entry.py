@@ -19,6 +19,7 @@ from ..models import FAMILIES
 from .explorers import EXPLORERS
 from .inputs import open_safely, words
 from .scrubber import data_uri, sheet
+from .work import stoppable
 
 EVALUATION = "evaluation.json"
 SHOWN = 1e9  # numbers beside a model beyond which none is shown
@@ -63,6 +64,7 @@ class Entry:
 
         # float32 whatever was stored: half precision is slow on a CPU.
         self.model: BaseAutoencoder = load(source, FAMILIES, device=device, check=suits)
+        stoppable(self.model)
         card = _text(source, CARD)
         if folder := getattr(source, "path", None):  # visitors see no path of this machine
             card = card.replace(str(folder.resolve()), name)

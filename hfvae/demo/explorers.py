@@ -5,7 +5,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from PIL import Image
@@ -48,7 +48,11 @@ class Explorer(ABC):
 
 
 class Telling(NamedTuple):
-    """The latents that tell most: entries of z, with a label, and from where to where to go."""
+    """The latents that tell most: entries of z, with a label, and from where to where to go.
+
+    Here and below, z is where the prior's base is: of a flow not the decoder's z. There single
+    entries lead from one likely image to another, and in the decoder's z soon out of all of them.
+    """
 
     dims: list[int]
     labels: list[str]
@@ -82,7 +86,7 @@ class VectorExplorer(Explorer):
         if to.get("kind") == "plane":
             at = places(to.get("at"), 2)
             return exact(at, self.decoded(telling.moved(z, torch.tensor([at]))))
-        raise words("This model has no codes.")
+        raise words("This model has no grid.")
 
     def value(self, value: Any) -> float:
         return real(value, -1e6, 1e6, "Value")
@@ -92,7 +96,7 @@ class VectorExplorer(Explorer):
 
         Of a model that cannot draw images to compare, the first latents, around where z is.
         """
-        z = self.model.infer(seen(self.model, image)).mode().flatten(1)
+        z = self.model.prior.to_base(self.model.infer(seen(self.model, image)).mode().flatten(1))
         if self.model.prior.samples:
             return z, self.compared
         dims = list(range(min(LATENTS, z.shape[1])))
@@ -103,19 +107,21 @@ class VectorExplorer(Explorer):
     def compared(self) -> Telling:
         """The latents that differ most between new images."""
         images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
-        posterior = self.model.infer(images)
+        prior = self.model.prior
+        posterior = prior.in_base(self.model.infer(images))
         dims, weights, unit = self.latents.axes(posterior, LATENTS)
+        factors = self.factors if prior.letter == "z" else {}
         labels = []
         for dim, weight in zip(dims, weights, strict=True):
-            stands_for = [name for name, entry in self.factors.items() if entry == dim]
-            labels.append(" · ".join([f"z{dim}", *stands_for, f"{weight:.1f} {unit}"]))
+            stands_for = [name for name, entry in factors.items() if entry == dim]
+            labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, f"{weight:.1f} {unit}"]))
         z = posterior.mode().flatten(1)[:, dims]
         middle, spread = z.mean(0), 3 * z.std(0).clamp(min=1e-3)
         return Telling(dims, labels, middle - spread, middle + spread)
 
     def decoded(self, z: Tensor) -> Tensor:
         """Many latents (N, D), a few at a time: their images may be large."""
-        some = z.view(-1, *self.model.latent_shape).split(8)
+        some = self.model.prior.from_base(z).view(-1, *self.model.latent_shape).split(8)
         return torch.cat([self.model.decode(self.latents.quantize(s)) for s in some])
 
     def sliders(self, z: Tensor, telling: Telling, at: list[float]) -> dict[str, Any]:
@@ -126,7 +132,7 @@ class VectorExplorer(Explorer):
         return sheet(
             self.decoded(rows.flatten(0, 1)), "sliders", rows=len(at), at=at,
             picture=data_uri(to_pil(self.decoded(z))[0]), labels=telling.labels, live=True,
-            hint="each slider is one latent",
+            hint=f"each slider is {self.model.prior.entry}",
         )  # fmt: skip
 
     def plane(self, z: Tensor, telling: Telling) -> dict[str, Any]:
@@ -142,31 +148,94 @@ class VectorExplorer(Explorer):
         )  # fmt: skip
 
 
-class CodesExplorer(Explorer):
-    """A grid of codes: a click gives a cell another one, drawn at random."""
+class CellsExplorer(Explorer):
+    """A grid: a click gives a cell another content, drawn at random.
+
+    What the cells hold is known by a number for each, which the page keeps.
+    """
+
+    hint: ClassVar[str]
 
     def show(self, image: Picture) -> Shown:
-        return {"codes": self.grid(self.model.infer(seen(self.model, image)).events())}
+        return {"codes": self.grid(image, self.numbers(image))}
 
     def move(self, image: Picture, to: dict[str, Any]) -> Any:
         if to.get("kind") != "codes":
-            raise words("This model has a grid of codes: press Explore to see it.")
-        codes = several(to.get("codes"), self.entries, self.value)
-        cell = whole(to.get("cell"), 0, self.entries - 1, "Cell")
-        codes[cell] = secrets.randbelow(self.latents.codebook_size)
-        grid = torch.tensor(codes, device=self.model.device)
-        return self.grid(grid.view(1, *self.latents.event_shape))
+            kind = self.hint.partition(":")[0]
+            raise words(f"This model has a grid of {kind}: press Explore to see it.")
+        h, w = self.model.latent_shape[1:]
+        numbers = several(to.get("codes"), h * w, lambda n: whole(n, 0, self.most - 1, "Value"))
+        numbers[whole(to.get("cell"), 0, h * w - 1, "Cell")] = secrets.randbelow(self.most)
+        return self.grid(image, torch.tensor(numbers, device=self.model.device).view(1, h, w))
 
-    def value(self, value: Any) -> int:
-        return whole(value, 0, self.latents.codebook_size - 1, "Value")
-
-    def grid(self, codes: Tensor) -> dict[str, Any]:
-        """A code grid (1, h, w), and the image that is decoded from it."""
+    def grid(self, image: Picture, numbers: Tensor) -> dict[str, Any]:
+        """The numbers (1, h, w) of a picture's cells, and what is decoded of them."""
         return sheet(
-            self.model.decode(self.latents.lookup(codes)), "codes",
-            codes=codes.flatten().tolist(), grid=codes.shape[1:],
-            hint=f"{self.entries} codes: a click gives a cell another one",
+            self.model.decode(self.content(image, numbers)), "codes",
+            codes=numbers.flatten().tolist(), grid=numbers.shape[1:],
+            hint=f"{numbers.numel()} {self.hint}",
         )  # fmt: skip
 
+    @property
+    @abstractmethod
+    def most(self) -> int:
+        """How many numbers there are."""
 
-EXPLORERS: dict[str, type[Explorer]] = {"vector": VectorExplorer, "codes": CodesExplorer}
+    @abstractmethod
+    def numbers(self, image: Picture) -> Tensor:
+        """Those of a picture, (1, h, w)."""
+
+    @abstractmethod
+    def content(self, image: Picture, numbers: Tensor) -> Tensor:
+        """The latent that they stand for, (1, C, h, w)."""
+
+
+class CodesExplorer(CellsExplorer):
+    """A grid of codes, which are the numbers."""
+
+    hint = "codes: a click gives a cell another one"
+
+    @property
+    def most(self) -> int:
+        return self.latents.codebook_size
+
+    def value(self, value: Any) -> int:
+        return whole(value, 0, self.most - 1, "Value")
+
+    def numbers(self, image: Picture) -> Tensor:
+        return self.model.infer(seen(self.model, image)).events()
+
+    def content(self, image: Picture, numbers: Tensor) -> Tensor:
+        return self.latents.lookup(numbers)
+
+
+class GridExplorer(CellsExplorer):
+    """A grid of vectors: 0 stands for the picture's own, others for those of new images there."""
+
+    hint = "cells: a click puts there what a new image has in that place"
+    most = 16
+
+    def value(self, value: Any) -> float:
+        return real(value, -1e6, 1e6, "Value")
+
+    def numbers(self, image: Picture) -> Tensor:
+        seen(self.model, image)
+        return torch.zeros(1, *self.model.latent_shape[1:], dtype=torch.int64)
+
+    def content(self, image: Picture, numbers: Tensor) -> Tensor:
+        z = torch.cat([self.model.encode(seen(self.model, image)), self.others])
+        return z.gather(0, numbers[:, None].expand(-1, z.shape[1], -1, -1).to(z.device))
+
+    @cached_property
+    def others(self) -> Tensor:
+        """The latents of new images, (most − 1, C, h, w)."""
+        noise = torch.Generator().manual_seed(0)
+        drawn = self.model.prior.sample(self.most - 1, generator=noise)
+        return self.latents.lookup(drawn.to(self.model.device))
+
+
+EXPLORERS: dict[str, type[Explorer]] = {
+    "vector": VectorExplorer,
+    "codes": CodesExplorer,
+    "grid": GridExplorer,
+}

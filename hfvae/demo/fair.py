@@ -1,37 +1,42 @@
 """The queue of a demo: whose turn it is, and how many calls may wait."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
 from itertools import count
 from typing import Any
 
 from gradio.queueing import Event, EventQueue, Queue
 from gradio.utils import LRUCache
 
+from ..machine import give_back_memory
+
 WAITING = 96  # calls in the queue
 EACH = 24  # of one visitor: one address may be that of a whole class
 UNREAD = 256  # sessions whose answers are kept until they are fetched
 SERVED = 1000  # visitors and sessions of whom is known when they were served
-FETCHING = 2  # calls at once whose model is to be fetched first
+VISITING = 2  # calls at once whose model a visitor brought
 
 
 class FairQueue(Queue):
     """Gradio's queue, in which no visitor stands in everybody's way.
 
     A visitor is a network address. One call of each runs at a time, and whoever was served longest
-    ago is next; so it goes among the sessions of an address. Calls whose model has to be fetched
-    first have places of their own to run.
+    ago is next; so it goes among the sessions of an address. Calls of models that visitors brought,
+    which have to be fetched first and may be slow, have places of their own to run.
 
     Args:
-        fetches: whether a call with these arguments fetches a model.
+        visits: whether the model of a call with these arguments is a visitor's.
         settings: see Gradio's.
     """
 
-    def __init__(self, fetches: Callable[[list[Any]], bool], **settings: Any) -> None:
+    def __init__(self, visits: Callable[[list[Any]], bool], **settings: Any) -> None:
         super().__init__(**settings)
-        self.fetches = fetches
-        self.fetching = EventQueue("fetch", FETCHING)
-        self.event_queue_per_concurrency_id["fetch"] = self.fetching
+        self.visits = visits
+        self.visiting = EventQueue("visiting", VISITING)
+        self.event_queue_per_concurrency_id["visiting"] = self.visiting
         self.pending_messages_per_session = LRUCache(UNREAD)
+        self.pending_event_ids_session = LRUCache(UNREAD)
         self.served: LRUCache[Any, int] = LRUCache(SERVED)  # when, counted in calls
         self.clock = count(1)
 
@@ -40,6 +45,14 @@ class FairQueue(Queue):
         if sum(address(event.request) == visitor for event in self.waiting()) >= EACH:
             return False, f"The queue is full for you: {EACH} of your calls wait.", "queue_full"
         return await super().push(body, request, username)
+
+    def send_message(self, event: Event, event_message: Any) -> None:
+        """Tell a session, unless nobody fetched what it was told before and it is forgotten.
+
+        Gradio's own would then end its loop, and all calls with it.
+        """
+        if event.session_hash in self.pending_messages_per_session:
+            super().send_message(event, event_message)
 
     def get_events(self) -> tuple[list[Event], bool, str] | None:
         """The next call to run, which no longer waits; None if there is none, or no place."""
@@ -65,20 +78,35 @@ class FairQueue(Queue):
         event.concurrency_id = self.place(event).concurrency_id
         return [event], False, event.concurrency_id
 
+    async def process_events(self, events: Any, batch: bool, begin_time: float, fn: Any) -> None:
+        await super().process_events(events, batch, begin_time, fn)
+        if not any(self.active_jobs) and not len(self):
+            give_back_memory()
+
     def waiting(self) -> list[Event]:
         """All calls that wait, in the order in which they came."""
         return [e for group in self.event_queue_per_concurrency_id.values() for e in group.queue]
 
     def place(self, event: Event) -> EventQueue:
         """Where a call would run now."""
-        if event.data is not None and self.fetches(event.data.data):
-            return self.fetching
+        if event.data is not None and self.visits(event.data.data):
+            return self.visiting
         return self.event_queue_per_concurrency_id[event.concurrency_id]
 
 
 def address(request: Any) -> str:
-    """Of a visitor: that which the server's proxy tells, if it is behind one."""
-    return request.client.host if request.client else ""
+    """Of a visitor.
+
+    Behind proxies, as on a Space, it is the last that they tell of which lies in no private
+    network: what stands before it the visitor may have written.
+    """
+    host = request.client.host if request.client else ""
+    told = request.headers.get("x-forwarded-for", "").split(",")
+    for found in map(str.strip, [host, *reversed(told)]):
+        with suppress(ValueError):
+            if ip_address(found).is_global:
+                return found
+    return host
 
 
 def who(event: Event) -> list[Any]:

@@ -23,6 +23,7 @@ MAX_PIXELS = 16_000_000  # of a picture, once it is opened: 20 KB can unpack to 
 MAX_JPEG = 100_000_000  # pixels of a JPEG that can be opened at a fraction of its size
 MAX_SCANS = 32  # of a JPEG: each costs time, and takes 31 bytes
 ENOUGH = 1024  # pixels a side: more of a photograph is not decoded
+CLOSE = (b"connection", b"close")  # a header
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 
@@ -105,12 +106,12 @@ class Page(gr.Blocks):
     this page does not have.
     """
 
-    def take_turns(self, fetches: Callable[[list[Any]], bool]) -> "Page":
+    def take_turns(self, visits: Callable[[list[Any]], bool]) -> "Page":
         """Give it a `FairQueue`."""
         # Without api_open=False a second way in skips the queue and its limits.
         self.queue(api_open=False)
         self._queue = FairQueue(
-            fetches, live_updates=True, concurrency_count=self.max_threads, update_intervals=1,
+            visits, live_updates=True, concurrency_count=self.max_threads, update_intervals=1,
             max_size=WAITING, blocks=self,
         )  # fmt: skip
         return self
@@ -196,7 +197,11 @@ class Body:
 
 
 class BodyLimit:
-    """Refuse request bodies that are too much: Gradio limits uploads, not what it reads as JSON."""
+    """Refuse request bodies that are too much: Gradio limits uploads, not what it reads as JSON.
+
+    Whoever is refused, here or by Gradio, has to connect again: of requests that are sent without
+    waiting for answers, the server would read a thousand more with each that it answers.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -217,6 +222,8 @@ class BodyLimit:
 
         async def answer(message: Any) -> None:
             nonlocal refused
+            if message.get("status", 0) >= 400:
+                message["headers"] = [*message["headers"], CLOSE]
             if not body.excess:
                 await send(message)
             elif not refused:  # whatever the application makes of the error above
@@ -226,7 +233,7 @@ class BodyLimit:
         await self.app(scope, counted, answer)
 
     async def _refuse(self, send: Any, body: Body) -> None:
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers = [(b"content-type", b"application/json"), CLOSE]
         detail = json.dumps({"detail": body.excess}).encode()
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": detail})

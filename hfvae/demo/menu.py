@@ -43,14 +43,19 @@ class Models:
         self.lock = threading.Lock()
         self.loading: dict[str, threading.Lock] = {}
 
-    def fetches(self, name: Any) -> bool:
-        """Whether asking for that model would fetch it from the Hub for a visitor."""
+    def visits(self, name: Any) -> bool:
+        """Whether a name is none of the operator's but a Hub id, where visitors may type one."""
         operators = name is None or name in (*self.sources, *self.sources.values())
-        return not operators and self.may_visit(name) and name not in self.visiting
+        return (
+            not operators
+            and self.allow_hub
+            and isinstance(name, str)
+            and bool(HUB_ID.fullmatch(name))
+        )
 
-    def may_visit(self, name: Any) -> bool:
-        """Whether a name is a Hub id, where visitors may type one."""
-        return self.allow_hub and isinstance(name, str) and bool(HUB_ID.fullmatch(name))
+    def fetches(self, name: Any) -> bool:
+        """Whether asking for that model would fetch it from the Hub."""
+        return self.visits(name) and name not in self.visiting
 
     def __getitem__(self, name: str | None) -> Entry:
         """The entry of a name on the menu (None: the first), or of a Hub id.
@@ -61,7 +66,7 @@ class Models:
         name = self.names[0] if name is None else name
         # The operator's own programs may say what the command line said.
         name = next((known for known, source in self.sources.items() if source == name), name)
-        if name not in self.sources and not self.may_visit(name):
+        if name not in self.sources and not self.visits(name):
             more = ", or a Hub id like owner/name" if self.allow_hub else ""
             raise words(f"There is no such model here; there are: {', '.join(self.names)}{more}.")
         with self.lock:

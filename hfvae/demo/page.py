@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 from starlette.middleware import Middleware
 
-from .actions import MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, make_actions
+from .actions import MAX_COUNT, MAX_STEPS, MAX_TEMPERATURE, Actions, make_actions
 from .inputs import MAX_BODY, BodyLimit, Page, Picture
 from .menu import Models
 from .scrubber import scrubber
@@ -57,7 +57,7 @@ def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks
     """The page; `on_gpu` decorates what may decode, where there is a GPU only while it answers."""
     act = make_actions(models, on_gpu)
     # With one only while it answers, the page opens empty; elsewhere with this already there.
-    walk, examples, *_ = (None, []) if on_gpu else act.arrive(None)
+    walk, examples, *_ = (None, []) if on_gpu else Actions(models).arrive(None)
     with Page(title="hfvae", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.Markdown("# hfvae\nImages that a variational autoencoder dreams up, copies and blends.")
         model = gr.Dropdown(
@@ -88,7 +88,7 @@ def build(models: Models, on_gpu: Callable[..., Any] | None = None) -> gr.Blocks
         address(opened, asked)
         if on_gpu:
             opened.then(*arrive, **QUIET)
-    return demo.take_turns(lambda sent: models.fetches(next(iter(sent), None)))
+    return demo.take_turns(lambda sent: models.visits(next(iter(sent), None)))
 
 
 def address(event: Any, asked: list[Any]) -> None:
@@ -192,7 +192,7 @@ def explore_tab(act: Act, model: gr.Dropdown, examples: list[Any], tab: gr.Tab) 
         picture = Picture(label="Picture", **UPLOAD)
         latents = scrubber("Latents, sorted by what they carry", elem_id="latents")
         plane = scrubber("A map of the two that carry most", elem_id="map")
-        codes = scrubber("The code grid", elem_id="codes", visible=False)
+        codes = scrubber("The grid", elem_id="codes", visible=False)
     row, go, comes = begin(act, model, examples, tab, picture, "Explore")
     for event in (go.click, *comes):
         event(act.show_latents, [model, picture], [latents, plane, codes], **PRIVATE, **MODEL)

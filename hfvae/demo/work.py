@@ -1,6 +1,10 @@
-"""What a model asks of a machine, counted before its weights are fetched."""
+"""What a model asks of a machine: counted before its weights are fetched, and timed afterwards."""
 
 import math
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,9 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..base import BaseAutoencoder
 from ..errors import HubError
+from .inputs import words
 
-MAX_MULTIPLICATIONS = 5 * 10**9  # an image: of 512x512 pixels, a VQ-VAE by default has 4.4
+MAX_MULTIPLICATIONS = 25 * 10**9  # an image: a spatial VAE of 512x512 pixels by default has 24.5
 MAX_NUMBERS = 2**22  # in the widest layer of an image, of which 64 are encoded at once
+MAX_SECONDS = 60  # of a call
 
 
 class Work(NamedTuple):
@@ -64,3 +70,33 @@ def work_of(model: BaseAutoencoder) -> Work:
     compared = cells * sum(tensor.numel() for tensor in latents.state_dict().values())
     multiplications = counter.get_total_flops() // 2 + compared + model.prior.work
     return Work(multiplications, widest)
+
+
+class Limit(threading.local):
+    """When the call that this thread works on has to be done, by the clock of `time.monotonic`."""
+
+    until = math.inf
+
+
+LIMIT = Limit()
+
+
+@contextmanager
+def in_time() -> Generator[None]:
+    """Stop a call that takes too long at the next layer of a model that is `stoppable`."""
+    LIMIT.until = time.monotonic() + MAX_SECONDS
+    try:
+        yield
+    finally:
+        LIMIT.until = math.inf
+
+
+def stoppable(model: nn.Module) -> None:
+    """Let each layer of a model look at the clock first."""
+
+    def look(module: nn.Module, given: object) -> None:
+        if time.monotonic() > LIMIT.until:
+            raise words(f"This took more than {MAX_SECONDS} seconds: ask for fewer images.")
+
+    for layer in model.modules():
+        layer.register_forward_pre_hook(look)

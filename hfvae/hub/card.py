@@ -32,7 +32,7 @@ METRICS = {
     "nll": Metric("−log p(x), importance-sampled", "nats/image"),
     "bits_per_dim": Metric("−ELBO", "bits/dim"),
     "nll_bits_per_dim": Metric("−log p(x), importance-sampled", "bits/dim"),
-    "active_units": Metric("active units", "latents"),
+    "active_units": Metric("active units", "latents; of a grid, channels"),
     "perplexity": Metric("codebook perplexity", "codes"),
     "codebook_usage": Metric("share of the codebook used", ""),
     "psnr": Metric("PSNR of the reconstruction", "dB"),

@@ -168,7 +168,7 @@ def read_config(
 def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: str) -> None:
     """Put the tensors of a file into a model built on the meta device, after checking them."""
     expected = model.state_dict()
-    _check_header(path, len(expected), where)
+    check_header(path, len(expected), where)
     try:
         with safe_open(path, "pt") as file:
             saved = _read_metadata(file.metadata() or {}, where)
@@ -214,14 +214,14 @@ def check_values(model: Any, where: str) -> None:
         raise HubError(f"{where}: the prior in {WEIGHTS} is no distribution: {wrong}")
 
 
-def _check_header(path: Path, tensors: int, where: str) -> None:
-    """Raise HubError if the weights say more of themselves than those of such a model can."""
+def check_header(path: Path, tensors: int, where: str) -> None:
+    """Raise HubError if a file says more of itself than that of so many tensors can."""
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
     limit = MAX_HEADER_BYTES + MAX_BYTES_PER_TENSOR * tensors
     if limit < length <= path.stat().st_size:  # safetensors says what is wrong with a longer one
         raise HubError(
-            f"{where}: the header of {WEIGHTS} has {length:,} bytes, and {limit:,} are the most "
+            f"{where}: the header of {path.name} has {length:,} bytes, and {limit:,} are the most "
             f"for {tensors} tensors"
         )
 

@@ -1,11 +1,14 @@
 """Saving and publishing: a model, or a folder that train.py left."""
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..errors import expand
 from .card import CARD, addressed, render_card
-from .files import CONFIG, WEIGHTS, model_files, write_folder
+from .files import CONFIG, PATIENCE, WEIGHTS, model_files, saving, write_folder
+from .lock import locked
 from .remote import commit, has_weights, make_repository
 
 # What train.py leaves beside the model, and what a model repository holds of a folder.
@@ -90,7 +93,10 @@ def push_folder(folder: Path, repo_id: str, *, private: bool | None = None) -> s
 
 def published_files(folder: Path, repo: str) -> dict[str, bytes]:
     """What a model repository, or a Space, holds of a folder; the card's snippet loads `repo`."""
-    files = {name: (folder / name).read_bytes() for name in PUBLISHED if (folder / name).exists()}
+    # Nobody saves there meanwhile; who may not write there cannot keep others from it.
+    writable = os.access(folder, os.W_OK)
+    with locked(saving(folder.resolve()), PATIENCE) if writable else nullcontext():
+        files = {n: (folder / n).read_bytes() for n in PUBLISHED if (folder / n).exists()}
     if CARD in files:
         files[CARD] = addressed(files[CARD].decode("utf-8", errors="replace"), repo).encode()
     return files

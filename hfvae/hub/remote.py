@@ -147,6 +147,7 @@ def make_repository(
     kind: str = "model",
     private: bool | None = None,
     token: str | bool | None = None,
+    sdk: str = "gradio",
     hardware: str | None = None,
 ) -> str:
     """Make a repository unless it is there.
@@ -156,7 +157,7 @@ def make_repository(
         kind: "model" or "space".
         private: of a new repository; the account's default if None.
         token: one that may write.
-        hardware: of a new Space.
+        sdk, hardware: of a new Space.
 
     Returns:
         `owner/name`.
@@ -169,7 +170,7 @@ def make_repository(
     if not isinstance(token, str) and get_token() is None:
         raise HubError(NO_TOKEN)
     api = hub_api(token)
-    settings = {"space_sdk": "gradio", "space_hardware": hardware} if kind == "space" else {}
+    settings = {"space_sdk": sdk, "space_hardware": hardware} if kind == "space" else {}
     with explained(repo, api.endpoint, writing=True):
         if "/" not in repo:
             repo = f"{api.whoami()['name']}/{repo}"

@@ -22,7 +22,17 @@ def source_of(repo_or_dir: str | Path, **kwargs: Any) -> "Folder | Repository":
     """Where the files of a model come from; see `from_pretrained` and `Repository`."""
     if is_path(repo_or_dir):
         return Folder(expand(repo_or_dir))
-    return Repository(str(repo_or_dir), **kwargs)
+    try:
+        return Repository(str(repo_or_dir), **kwargs)
+    except (HubError, FileNotFoundError) as error:
+        # A folder whose name was mistyped, rather?
+        path = expand(repo_or_dir)
+        there = sorted(config.parent.name for config in path.parent.glob(f"*/{CONFIG}"))
+        if not there:
+            raise
+        raise type(error)(
+            f"{error}; the folder {path.parent} holds {quoted(', '.join(there))}"
+        ) from error
 
 
 class Folder:

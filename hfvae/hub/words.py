@@ -59,6 +59,12 @@ def explained(
         raise FileNotFoundError(f"{repo} has no {what}") from error
     except errors.OfflineModeIsEnabled as error:
         raise HubError("offline mode is on (HF_HUB_OFFLINE), so the Hub is not asked") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise HubError("token=True, but there is no Hub token here: run hf auth login") from error
+    except errors.FileMetadataError as error:
+        raise HubError(
+            f"what answers at {endpoint} is no Hub: check HF_ENDPOINT, and any proxy between"
+        ) from error
     except errors.HfHubHTTPError as error:
         raise HubError(_answer(error, repo, endpoint, writing)) from error
     except ValueError as error:  # a card that the Hub refuses
@@ -67,6 +73,13 @@ def explained(
         if "connect" in type(error).__name__.lower():
             raise HubError(f"the Hub cannot be reached at {endpoint}") from error
         raise HubError(f"the transfer of {what} was cut short: try again") from error
+    except OSError as error:
+        if type(error).__module__ != "hf_xet":
+            raise
+        raise HubError(
+            f"the Hub's storage refused {what} of {repo} ({quoted(error)}): try again, or run "
+            "hf auth login again"
+        ) from error
 
 
 def _answer(error: Any, repo: str, endpoint: str, writing: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -42,6 +42,10 @@ class Posterior(ABC):
     def events(self, times: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """What a prior is over, (times·B, ...): so many draws from each posterior."""
 
+    def kept(self) -> Tensor:
+        """What `Latents.drawn` draws events from later, (B, ...): by default one draw."""
+        return self.events()
+
 
 class Axes(NamedTuple):
     """The latents of a vector that are worth showing, the most telling first.
@@ -65,15 +69,20 @@ class Latents(nn.Module, ABC):
         shape: of one z as the decoder takes it: (dim,), or (channels, h, w) for a grid.
         event_shape: of what a prior is over.
         random: whether q(z|x) and a prior make an evidence lower bound.
+        rows: what a file of them is called: "latents", or "codes".
         density: whether q(z|x) has one, so that draws of it can be weighed by importance.
-        view: how the demo shows z: as a "vector" of numbers, or as a grid of "codes".
+        weighed: how many draws are, unless told otherwise: so few of thousands of latents would
+            tell no more than the ELBO.
+        view: how the demo shows z: as a "vector" of numbers, or as a "grid" of them or of "codes".
     """
 
     in_features: int
     shape: tuple[int, ...]
     random: ClassVar[bool] = True
     density: ClassVar[bool] = False
-    view: ClassVar[str] = "vector"
+    rows: ClassVar[str] = "latents"
+    weighed: int = 10
+    view: str = "vector"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -86,6 +95,10 @@ class Latents(nn.Module, ABC):
     def quantize(self, z: Tensor) -> Tensor:
         """The nearest latent that the decoder takes; any will do where latents are continuous."""
         return z
+
+    def drawn(self, kept: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One event of each posterior, (B, ...), from what was `kept` of it."""
+        return kept
 
     def lookup(self, events: Tensor, /) -> Tensor:
         """What a prior drew -> z for the decoder."""
@@ -109,6 +122,32 @@ class Latents(nn.Module, ABC):
         return flat.view_as(z)
 
     # What a whole set of latents says
+
+    def row(self, posterior: Posterior) -> Tensor:
+        """What `python -m hfvae.encode` writes of each image, (B, ...)."""
+        return posterior.mode()
+
+    def statistics(self, rows: Callable[[], Iterable[Tensor]]) -> dict[str, Tensor]:
+        """What it writes of all: the mean and standard deviation of each entry of z, (...).
+
+        And of each channel of a grid, (C,), by which its latents are scaled for a next model.
+
+        Args:
+            rows: reads them anew, a few at a time.
+        """
+        n, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        for some in rows():
+            n, mean = n + len(some), mean + some.double().sum(0)
+        mean = mean / n
+        for some in rows():
+            squares = squares + (some - mean).square().sum(0)
+        found = {"mean": mean, "std": (squares / max(1, n - 1)).sqrt()}
+        if mean.ndim > 1:
+            channel, cells = mean.flatten(1).mean(1), mean[0].numel()
+            apart = (mean.flatten(1) - channel[:, None]).square().sum(1)
+            spread = (squares.flatten(1).sum(1) + n * apart) / max(1, n * cells - 1)
+            found |= {"channel_mean": channel, "channel_std": spread.sqrt()}
+        return {name: values.float() for name, values in found.items()}
 
     def tally(self, posterior: Posterior) -> Tensor:
         """What a batch adds to what `summary` needs, (..., ...) on the CPU."""

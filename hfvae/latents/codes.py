@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ class CodesPosterior(Posterior):
 class Codes(Latents):
     """A grid of codes: (B, in_features, h, w) <-> int64 (B, h, w) in [0, codebook_size)."""
 
-    view = "codes"
+    view = rows = "codes"
     codebook_size: int
 
     @property
@@ -99,6 +99,16 @@ class Codes(Latents):
             )
         if codes.numel() and not 0 <= codes.min() <= codes.max() < self.codebook_size:
             raise ValueError(f"codes must be from 0 to {self.codebook_size - 1}")
+
+    def row(self, posterior: Posterior) -> Tensor:
+        return posterior.events()
+
+    def statistics(self, rows: Callable[[], Iterable[Tensor]]) -> dict[str, Tensor]:
+        """How often each code occurs, int64 (codebook_size,)."""
+        counts = torch.zeros(self.codebook_size, dtype=torch.int64)
+        for some in rows():
+            counts += torch.bincount(some.flatten(), minlength=self.codebook_size)
+        return {"counts": counts}
 
     def tally(self, posterior: Posterior) -> Tensor:
         """How often each code occurs, (codebook_size,)."""

@@ -1,5 +1,6 @@
 """The VAE's latent: q(z|x) = N(μ, σ²), drawn by reparameterization."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ FAR = 20.0  # nats of KL for each latent: a mean over six standard deviations of
 
 @dataclass
 class GaussianPosterior(Posterior):
-    """q(z|x) = N(μ, σ²), each (B, dim). Kingma & Welling 2014 (arXiv:1312.6114)."""
+    """q(z|x) = N(μ, σ²), each (B, ...). Kingma & Welling 2014 (arXiv:1312.6114)."""
 
     mu: Tensor
     logvar: Tensor
@@ -42,35 +43,48 @@ class GaussianPosterior(Posterior):
     def events(self, times: int = 1, generator: torch.Generator | None = None) -> Tensor:
         return self.repeat(times).sample(generator)
 
+    def kept(self) -> Tensor:
+        return torch.cat([self.mu, self.logvar], dim=1)
+
     def repeat(self, times: int) -> "GaussianPosterior":
         """The whole batch so many times over."""
-        return GaussianPosterior(self.mu.repeat(times, 1), self.logvar.repeat(times, 1))
+        over = times, *[1] * (self.mu.ndim - 1)
+        return GaussianPosterior(self.mu.repeat(over), self.logvar.repeat(over))
 
 
 class Gaussian(Latents):
-    """(B, 2·dim) -> q(z|x) = N(μ, σ²) over z (B, dim)."""
+    """(B, 2·dim) -> q(z|x) = N(μ, σ²) over z (B, dim); with a grid, (B, 2·dim, h, w) alike."""
 
     density = True
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *grid: int) -> None:
         super().__init__()
         self.in_features = 2 * dim
-        self.shape = (dim,)
+        self.shape = (dim, *grid)
+        if grid:
+            self.view = "grid"
+            self.weighed = 0
 
     def forward(self, h: Tensor, generator: torch.Generator | None = None) -> GaussianPosterior:
         mu, logvar = h.chunk(2, dim=1)
         return GaussianPosterior(mu, logvar.clamp(-20, 20))  # one wild step must not overflow exp
 
+    def drawn(self, kept: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self(kept).sample(generator)
+
     def summary(self, tallies: Sequence[Tensor], rate: Tensor | None = None) -> dict[str, Any]:
         kl = {} if rate is None else {"kl": rate.double().mean().item()}
-        return kl | {"active_units": int((torch.cat(list(tallies)).var(dim=0) > ACTIVE).sum())}
+        # Of a grid a unit is a channel, since all cells share its meaning.
+        variance = torch.cat(list(tallies)).var(dim=0).reshape(self.shape[0], -1).mean(1)
+        return kl | {"active_units": int((variance > ACTIVE).sum())}
 
     def advice(self, results: dict[str, Any]) -> dict[str, str]:
-        found, (latents,) = {}, self.shape
-        active, kl = results.get("active_units", latents), results.get("kl", 0.0)
-        if active < latents / 4:
+        found, units, latents = {}, self.shape[0], math.prod(self.shape)
+        active, kl = results.get("active_units", units), results.get("kl", 0.0)
+        if active < units / 4:
+            kind = "latents" if units == latents else "channels"
             found["active units"] = (
-                f"only {active} of {latents} latents carry information: add --max_train_minutes, "
+                f"only {active} of {units} {kind} carry information: add --max_train_minutes, "
                 "lower --beta or add --kl_warmup_steps; if the pictures are good, use fewer "
                 "--latent_dim"
             )
@@ -86,4 +100,4 @@ class Gaussian(Latents):
         """Those with the largest KL from N(0, I), averaged over the images."""
         assert isinstance(posterior, GaussianPosterior)
         kl = F.gaussian_kl_by_latent(posterior.mu, posterior.logvar).mean(0)
-        return ranked(kl, most, "nats")
+        return ranked(kl.flatten(), most, "nats")

@@ -16,6 +16,7 @@ class Prior(nn.Module, ABC):
     Attributes:
         later: whether it is fitted or trained after the model, and plays no part before.
         samples: whether there is something to draw from.
+        letter, entry: what the numbers are called where ways between latents run, for the demo.
         words: what new images are, for the card: "draws of the prior p(z) = N(0, I)".
         fitted: of one that learns, whether it did; a buffer.
     """
@@ -24,6 +25,8 @@ class Prior(nn.Module, ABC):
 
     later: ClassVar[bool] = False
     samples: ClassVar[bool] = True
+    letter: ClassVar[str] = "z"
+    entry: ClassVar[str] = "one latent"
     words: ClassVar[str] = "draws of its prior"
 
     @classmethod
@@ -57,6 +60,10 @@ class Prior(nn.Module, ABC):
     def from_base(self, u: Tensor) -> Tensor:
         """The z of a place on such a way."""
         return u
+
+    def in_base(self, posterior: Any) -> Any:
+        """What q(z|x) becomes under `to_base`."""
+        return posterior
 
     def warn_unless_fitted(self) -> None:
         """Say so where what is drawn was learned from nothing yet."""

@@ -1,5 +1,6 @@
 """A prior that is learned together with the model: N(0, I) carried through an invertible map."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -8,60 +9,61 @@ from torch import Tensor, nn
 from .. import functional as F
 from .base import Prior
 
+DRAWS = 16  # of a posterior, to tell what the flow makes of it
+
+
+class Linear(nn.Linear):
+    """In float32, whatever is stored: half precision is for the networks, densities need more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, self.weight.float(), self.bias.float())
+
 
 class Coupling(nn.Module):
-    """(a, b) = z W, then u = (a, b · e^{s(a)} + t(a)): a step of the map from z to its base.
+    """z = (a, b) -> u = (a, b · e^{s(a)} + t(a)): a step of the map from z to its base.
 
-    Dinh et al. 2017 (arXiv:1605.08803), eq. 7; W as in Kingma & Dhariwal 2018 (arXiv:1807.03039),
-    section 3.2. A new one only rotates. Everything is float32, whatever is stored: half precision
-    is for the networks, and densities need more.
+    Dinh et al. 2017 (arXiv:1605.08803), eq. 7. A new one changes nothing.
     """
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         kept = dim // 2
         self.sizes = kept, dim - kept
-        self.mix = nn.Parameter(torch.empty(dim, dim))
+        last = Linear(width, 2 * (dim - kept))
         self.net = nn.Sequential(
-            nn.Linear(kept, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, 2 * (dim - kept)),
-        )  # fmt: skip
-        if not self.mix.is_meta:  # where a model is built to be loaded
-            nn.init.orthogonal_(self.mix)
-            last: Any = self.net[-1]
+            Linear(kept, width), nn.SiLU(), Linear(width, width), nn.SiLU(), last
+        )
+        if not last.weight.is_meta:  # where a model is built to be loaded
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(B, dim) -> u (B, dim) and log |∂u/∂z|, (B,) in nats."""
-        a, b = (z @ self.mix.float()).split(self.sizes, dim=1)
-        shift, log_scale = self.terms(a)
-        u, log_det = F.affine_coupling(b, shift, log_scale)
-        return torch.cat([a, u], dim=1), log_det + torch.linalg.slogdet(self.mix.float())[1]
+        a, b = z.split(self.sizes, dim=1)
+        b, log_det = F.affine_coupling(b, *self.terms(a))
+        return torch.cat([a, b], dim=1), log_det
 
     def inverse(self, u: Tensor) -> Tensor:
         """(B, dim) -> z (B, dim)."""
         a, b = u.split(self.sizes, dim=1)
-        z = torch.cat([a, F.inverse_affine_coupling(b, *self.terms(a))], dim=1)
-        return torch.linalg.solve(self.mix.double(), z.double(), left=False).float()
+        return torch.cat([a, F.inverse_affine_coupling(b, *self.terms(a))], dim=1)
 
     def terms(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """t(a) and s(a)."""
-        for layer in self.net:
-            if isinstance(layer, nn.Linear):
-                a = nn.functional.linear(a, layer.weight.float(), layer.bias.float())
-            else:
-                a = layer(a)
-        shift, scale = a.chunk(2, dim=1)
+        shift, scale = self.net(a).chunk(2, dim=1)
         return shift, F.bounded(scale)
 
 
 class Flow(Prior):
     """p(z) = N(f(z); 0, I) · |∂f/∂z| for an invertible f, learned with the model.
 
-    As a VAE's prior: Xu et al. 2019 (arXiv:1905.13452). A new one is N(0, I).
+    f is couplings, each after a linear map of all of z (Kingma & Dhariwal 2018, arXiv:1807.03039,
+    section 3.2). As a VAE's prior: Xu et al. 2019 (arXiv:1905.13452). A new one is N(0, I): it only
+    rotates.
     """
 
+    letter = "u"
+    entry = "one number in the base space of the flow, from one likely image to another"
     words = "draws of its flow prior: N(0, I) carried through a learned invertible map"
 
     fitted: Tensor
@@ -69,6 +71,10 @@ class Flow(Prior):
     def __init__(self, dim: int, layers: int, width: int) -> None:
         super().__init__()
         self.dim = dim
+        self.maps = nn.Parameter(torch.empty(layers, dim, dim))  # z @ map, one for each coupling
+        if not self.maps.is_meta:
+            for linear in self.maps:
+                nn.init.orthogonal_(linear)
         self.layers: Any = nn.ModuleList(Coupling(dim, width) for _ in range(layers))
         self.register_buffer("fitted", torch.tensor(False))
 
@@ -78,35 +84,48 @@ class Flow(Prior):
 
     @property
     def work(self) -> int:
-        """Its linear maps are solved, which takes the cube of their size."""
+        """Its linear maps are inverted, which takes the cube of their size."""
         return super().work + len(self.layers) * self.dim**3
 
     def defect(self) -> str | None:
-        maps = torch.stack([layer.mix.float() for layer in self.layers])
-        if not torch.linalg.slogdet(maps)[1].isfinite().all():
+        if not self.log_volume().isfinite():
             return "a linear map of the flow has no inverse"
         return None
+
+    def log_volume(self) -> Tensor:
+        """log |det| of all linear maps together."""
+        return torch.linalg.slogdet(self.maps.float())[1].sum()
 
     def nll(self, z: Tensor) -> Tensor:
         if self.training:  # by train.py or in a loop of one's own
             self.fitted.fill_(True)
-        with torch.autocast(z.device.type, enabled=False):
-            u, log_det = z.float(), torch.zeros(len(z), device=z.device)
-            for layer in self.layers:
-                u, change = layer(u)
-                log_det = log_det + change
+        u, log_det = self.carried(z)
         return F.standard_normal_nll(u) - log_det
 
+    def carried(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """f(z) and log |∂f/∂z|: (B, dim) -> (B, dim), (B,) in nats."""
+        with torch.autocast(z.device.type, enabled=False):
+            u, log_det = z.float(), self.log_volume()
+            for linear, layer in zip(self.maps.float(), self.layers, strict=True):
+                u, change = layer(u @ linear)
+                log_det = log_det + change
+        return u, log_det
+
     def to_base(self, z: Tensor) -> Tensor:
-        u = z.float()
-        for layer in self.layers:
-            u, _ = layer(u)
-        return u
+        return self.carried(z)[0]
 
     def from_base(self, u: Tensor) -> Tensor:
-        for layer in reversed(self.layers):
-            u = layer.inverse(u)
+        inverses = torch.linalg.inv(self.maps.double())
+        for inverse, layer in zip(reversed(inverses), reversed(self.layers), strict=True):
+            u = (layer.inverse(u).double() @ inverse).float()
         return u
+
+    @torch.no_grad()
+    def in_base(self, posterior: Any) -> Any:
+        """The Gaussian with the mean and variance of what its draws become."""
+        draws = posterior.events(DRAWS, torch.Generator().manual_seed(0))
+        u = self.to_base(draws).view(DRAWS, -1, self.dim)
+        return dataclasses.replace(posterior, mu=u.mean(0), logvar=u.var(0).log())
 
     @torch.no_grad()
     def sample(

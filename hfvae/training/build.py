@@ -29,24 +29,31 @@ def with_base(config: TrainConfig) -> tuple[TrainConfig, BaseAutoencoder | None]
     if not source:
         return dataclasses.replace(config, model=config.model or "vae"), None
     base = from_pretrained(source)
-    kind = base.config.model_type
-    preset = PRESETS[config.model or kind]
+    model = config.model or preset_like(base.config)
+    preset = PRESETS[model]
     family: Any = preset.func
-    if family.model_type != kind:
-        raise TrainingError(f"{source} is a {kind}, not a {config.model}")
+    if family.model_type != base.config.model_type:
+        raise TrainingError(f"{source} is a {base.config.model_type}, not a {model}")
     for name, value in preset.keywords.items():
         if getattr(base.config, name) != value and getattr(config, name, None) is None:
             raise TrainingError(
-                f"{source} is no {config.model}: its {name} is {getattr(base.config, name)}, not "
+                f"{source} is no {model}: its {name} is {getattr(base.config, name)}, not "
                 f"{value}; leave --model away to keep what it is"
             )
     settled = dataclasses.replace(
         config,
-        model=config.model or kind,
+        model=model,
         resolution=config.resolution or base.config.size,
         channels=config.channels or base.config.channels,
     )
     return settled, base
+
+
+def preset_like(config: Config) -> str:
+    """Where a model that is fine-tuned goes on: what has its prior, or the first of its kind."""
+    alike = [name for name, preset in PRESETS.items() if preset().kind == config.kind]
+    same = [name for name in alike if PRESETS[name].keywords.get("prior") == config.prior]
+    return (same or alike)[0]
 
 
 def model_config(
@@ -60,31 +67,30 @@ def model_config(
         TrainingError: something was asked for that the family does not have or take.
     """
     preset = PRESETS[config.model or "vae"]
-    kind: Any = preset.func
+    like = base.config if base else preset()
     given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given = {name: value for name, value in given.items() if value is not None}
     given |= {"image_size": size[0] if size[0] == size[1] else size, "channels": channels}
-    fields = {f.name for f in dataclasses.fields(kind)}
+    fields = {f.name for f in dataclasses.fields(like)}
     unknown = sorted(given.keys() - fields)
     if "beta" not in fields:
         unknown += [name for name in OF_A_WEIGHED_RATE if getattr(config, name)]
-    prior = learned_prior(config)
-    if prior not in kind.priors():
+    prior = learned_prior(config, like)
+    if prior not in like.priors():
         unknown.append("prior")
     if unknown:
         raise TrainingError(f"--{unknown[0]} means nothing to --model {config.model}")
-    given["prior"] = kind().prior if prior_class(prior).later else prior
+    given["prior"] = type(like)().prior if prior_class(prior).later else prior
     try:
         return preset(**given) if base is None else dataclasses.replace(base.config, **given)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"--{error}") from error
 
 
-def learned_prior(config: TrainConfig) -> str:
-    """The prior that the model ends with: what was asked for, or its family's."""
+def learned_prior(config: TrainConfig, like: Config) -> str:
+    """The prior that a model of such a config ends with: what was asked for, or its family's."""
     preset = PRESETS[config.model or "vae"]
-    family: Any = preset.func
-    return config.prior or preset.keywords.get("prior", family.trained_prior)
+    return config.prior or preset.keywords.get("prior", like.trained_prior)
 
 
 def build(

@@ -21,11 +21,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import HubError, quoted
-from ..hub.files import digest, write_folder
+from ..hub.files import check_header, digest, write_folder
 from .errors import TrainingError
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
 NAME = "checkpoint-{:06d}"
+MAX_NUMBERS_BYTES = 1_000_000
+MAX_TENSORS = 20_000  # for which there is room in a header
 
 
 class State(NamedTuple):
@@ -118,6 +120,9 @@ def read(folder: Path) -> State:
     if not (folder / NUMBERS).is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no {NUMBERS}")
     try:
+        if (folder / NUMBERS).stat().st_size > MAX_NUMBERS_BYTES:
+            raise ValueError(f"{NUMBERS} is larger than {MAX_NUMBERS_BYTES:,} bytes")
+        check_header(folder / TENSORS, MAX_TENSORS, TENSORS)
         numbers = {**json.loads((folder / NUMBERS).read_text("utf-8"))}
         sha256 = numbers.pop("sha256")
         state = State(load((folder / TENSORS).read_bytes()), numbers)

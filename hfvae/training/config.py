@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ..configs import PRESETS, PRIORS, Check, integer, number, one_of, optional, registered
 from ..data import dataset_name
 from ..errors import expand, printable
+from ..space import SDKS
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
 LIKELIHOODS = ("discretized-logistic", "gaussian", "bernoulli")
@@ -119,13 +120,15 @@ class TrainConfig:
     )
     random_flip: bool = flag(False, switch, "mirror images at random")
     widths: Any = flag(None, widths, "channels after each halving of the image: 32,64,128")
-    latent_dim: int | None = flag(None, integer(1, 65536), "how many numbers a latent has")
+    latent_dim: int | None = flag(
+        None, integer(1, 65536), "how many numbers a latent has, or a cell of a grid"
+    )
     beta: float | None = flag(None, number(0, 1e6), "weight of the KL, in nats per image")
     beta_start: float | None = flag(
         None, positive, "a larger beta to start from: latents part better"
     )
     prior: str | None = flag(
-        None, registered(PRIORS), "default: a mixture, or a transformer over codes; fitted after"
+        None, registered(PRIORS), "default: a mixture, or a transformer over a grid; fitted after"
     )
     prior_components: int | None = flag(
         None, integer(1, 1000), "how many Gaussians a mixture has; default: 10"
@@ -179,6 +182,9 @@ class TrainConfig:
     space_id: str | None = flag(
         None, text, "publish a demo of the model as this Space", decides=False
     )
+    space_sdk: str = flag(
+        "gradio", one_of(*SDKS), "gradio, or static: free for all; default: gradio", decides=False
+    )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -189,10 +195,12 @@ class TrainConfig:
         for name in ("hub_model_id", "hub_private_repo"):
             if getattr(self, name) and not (self.push_to_hub or self.space_id):
                 raise ValueError(f"{name} needs push_to_hub")
+        if self.space_sdk != "gradio" and not self.space_id:
+            raise ValueError("space_sdk needs space_id")
         if self.beta_start and self.beta == 0:
             raise ValueError("beta_start falls by factors to beta, which must be more than 0")
-        if self.prior_components and self.prior not in (None, "mixture"):
-            raise ValueError("prior_components needs prior mixture")
+        if self.prior_components and self.prior not in (None, "mixture", "autoregressive"):
+            raise ValueError("prior_components needs prior mixture or autoregressive")
 
     @property
     def folder(self) -> Path:

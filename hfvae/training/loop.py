@@ -217,7 +217,7 @@ class Run:
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(module.parameters(), 1.0)
                     for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(config, budget)
+                        group["lr"] = group["pace"] * learning_rate(config, budget)
                     optimizer.step()
                     optimizer.zero_grad()
             if average is not None:
@@ -251,9 +251,11 @@ class Run:
             average = torch.optim.swa_utils.AveragedModel(
                 stage.module, multi_avg_fn=moving_average, use_buffers=True
             )
-        raw = torch.optim.AdamW(
-            stage.module.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True
-        )
+        paces: dict[float, list[nn.Parameter]] = {}
+        for part in stage.module.modules():
+            paces.setdefault(getattr(part, "pace", 1.0), []).extend(part.parameters(recurse=False))
+        groups = [{"params": some, "pace": pace} for pace, some in paces.items() if some]
+        raw = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)
         if self.resumed is not None and self.resumed.numbers["stage"] == stage.name:
             checkpoint.set_moments(raw, self.resumed.part("optimizer"))
             if average is not None:

@@ -19,7 +19,10 @@ def prepare(config: TrainConfig) -> TrainConfig:
         model_id = make_repository(model_id or config.folder.resolve().name, private=private)
         check_write_access(model_id)
     if space_id:
-        space_id = make_repository(space_id, kind="space", private=private, hardware=HARDWARE)
+        hardware = HARDWARE if config.space_sdk == "gradio" else None
+        space_id = make_repository(
+            space_id, kind="space", private=private, sdk=config.space_sdk, hardware=hardware
+        )
         check_write_access(space_id, kind="space")
     return dataclasses.replace(config, hub_model_id=model_id, space_id=space_id)
 
@@ -36,11 +39,12 @@ def publish_all(config: TrainConfig, folder: Path) -> None:
                 f"saved in {folder}, but not published: {error}; {again}"
             ) from error
     if config.space_id:
-        model = (config.push_to_hub and config.hub_model_id) or str(folder)
+        sdk, model = config.space_sdk, (config.push_to_hub and config.hub_model_id) or str(folder)
+        if sdk == "static" and config.hub_private_repo:
+            model = str(folder)  # inside the Space, private as well: no browser has a token
         try:
-            print(f"published: {publish(config.space_id, [model])}")
+            print(f"published: {publish(config.space_id, [model], sdk=sdk)}")
         except OSError as error:
-            again = shlex.join(
-                ["python", "app.py", "--push_to_space", config.space_id, "--model", model]
-            )
+            where = ["--push_to_space", config.space_id, "--space_sdk", sdk]
+            again = shlex.join(["python", "app.py", *where, "--model", model])
             raise TrainingError(f"the demo was not published: {error}; {again}") from error

@@ -240,7 +240,7 @@ def fit(
     say, folder = accelerator.print, config.folder
     if model.config.likelihood == "bernoulli":
         say("pixels are binarized: drawn with their value as chance, afresh at every use")
-    prior = learned_prior(config)
+    prior = learned_prior(config, model.config)
     trained_later = PriorStage.trains(model, prior)
     budgets, batch_sizes = make_budgets(config, len(images), trained_later)
     run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)
@@ -326,6 +326,8 @@ def summary(run: Run) -> str:
         f"{model.step} steps of {run.batch_sizes['model']} images in {model.spent / 60:.1f} "
         f"minutes on {processor}."
     )
+    if model.progress < 1:
+        words += f" It was stopped after {model.progress:.0%} of the way."
     if prior.step:
         size, minutes = run.batch_sizes["prior"], prior.spent / 60
         words += f" Then its prior: {prior.step} steps of {size} in {minutes:.1f} minutes."

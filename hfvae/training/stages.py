@@ -1,7 +1,9 @@
 """What is trained one after the other: the model, then a prior that is learned from its latents."""
 
 import dataclasses
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +23,9 @@ from .progress import StopOnInterrupt, log_picture
 
 DIVERGED = 100  # bits/dim that no model in training needs
 WATCHED = 1024  # images whose latents are looked at
+WATCHED_FROM = 0.5  # of the way: before, latents and codes may still come to life
 ENOUGH_LATENTS = 20_000  # for a prior that is fitted
+MOST_NUMBERS = 2**28  # in the latents that a prior is trained on
 
 
 class ModelStage(Stage):
@@ -72,7 +76,7 @@ class ModelStage(Stage):
         run, budget, config = self.run, self.budget, self.run.config
         run.model.eval()
         start = max(config.kl_warmup_steps, config.lr_warmup_steps or 0)
-        if budget.step > start and budget.progress > 0.15:
+        if budget.step > start and budget.progress > WATCHED_FROM:
             found = latent_metrics(run.model, some(run.images, WATCHED), config.seed)
             found |= {name: value.item() for name, value in metrics.items() if name == "kl"}
             for about, words in advice(found, run.model).items():
@@ -118,13 +122,18 @@ class PriorStage(Stage):
         return self.run.model.prior
 
     def examples(self) -> int:
-        self.run.say("training the prior on the latents ...")
-        self.events = self.encoded(self.run.images, times=1)
+        run = self.run
+        run.say("training the prior on the latents ...")
+        most = MOST_NUMBERS // (self.passes * math.prod(run.model.latent_shape))
+        self.kept = self.encoded(some(run.images, most), lambda posterior: posterior.kept())
         self.give_prior()
-        return len(self.events)
+        return len(self.kept)
 
     def loss(self, prepared: Any, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        nll = prepared(self.events[index].to(self.run.device)).mean()
+        run = self.run
+        # Drawn afresh at every use, since the spread of a posterior is a part of what it says.
+        events = run.model.bottleneck.drawn(self.kept[index].to(run.device), run.noise)
+        nll = prepared(events).mean()
         return nll, {"rate": nll.detach()}
 
     def finish(self, trained: Any) -> None:
@@ -134,7 +143,9 @@ class PriorStage(Stage):
         """A prior without parameters, from several draws of the latents of few images."""
         start, run = time.perf_counter(), self.run
         images = some(run.images, ENOUGH_LATENTS)
-        z = self.encoded(images, times=max(1, ENOUGH_LATENTS // self.passes // len(images)))
+        times = max(1, ENOUGH_LATENTS // self.passes // len(images))
+        noise = torch.Generator().manual_seed(run.config.seed)
+        z = self.encoded(images, lambda posterior: posterior.events(times, noise))
         self.give_prior(most=len(z))
         run.model.prior.fit(z, run.config.seed)
         seconds = time.perf_counter() - start
@@ -156,14 +167,12 @@ class PriorStage(Stage):
         return 1 + self.run.config.random_flip
 
     @torch.inference_mode()
-    def encoded(self, images: ImageSet, times: int) -> Tensor:
-        """What the prior is over, on the CPU: so many draws from each posterior, encoded once."""
-        model, seed = self.run.model, self.run.config.seed
-        noise, found = torch.Generator().manual_seed(seed), []
+    def encoded(self, images: ImageSet, take: Callable[[Any], Tensor]) -> Tensor:
+        """What is taken of the posteriors of images, on the CPU."""
+        model, seed, found = self.run.model, self.run.config.seed, []
         for mirror in (False, True)[: self.passes]:
             for x in batches(model, images, seed):
-                posterior = model.infer(x.flip(3) if mirror else x)
-                found.append(posterior.events(times, noise).cpu())
+                found.append(take(model.infer(x.flip(3) if mirror else x)).cpu())
         return torch.cat(found).clone()  # outside of inference mode it is an ordinary tensor
 
 

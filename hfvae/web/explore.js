@@ -1,0 +1,26 @@
+// What the latents of a picture carry: sliders and a map for numbers, a grid to click on for codes.
+
+import { chooser } from "./choose.js"
+import { codes } from "./codes.js"
+import { show } from "./pictures.js"
+import { latest } from "./turns.js"
+import { vector } from "./vector.js"
+
+export function explore(app) {
+  const root = document.getElementById("explore"), stage = root.querySelector(".stage")
+  // `method` decodes what a view shows: latents, or codes.
+  const draw = latest(async (method, latents) => {
+    const { entry } = app, pixels = await entry.model[method](latents)
+    if (entry !== app.entry) return
+    show(stage, pixels, entry.frame)
+    stage.dataset.draws = Number(stage.dataset.draws ?? 0) + 1
+  }, app.failed)
+  const views = { vector: vector(app, draw), codes: codes(app, draw) }
+  const read = latest(async (pixels) => {
+    const { entry } = app, { view } = entry.model.latents
+    for (const name in views) views[name].hide(name !== view)
+    await views[view].show(entry, pixels)
+  }, app.failed)
+  const { begin, leave } = chooser(app, root, ([pixels]) => read(pixels))
+  return { show: begin, leave }
+}

@@ -1,0 +1,159 @@
+// Every equation that the page needs, with its source; the names are those of hfvae/functional.py.
+
+export const sigmoid = (x) => 1 / (1 + Math.exp(-x))
+
+/** log(1 + e^x), without overflow. */
+export const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))
+
+/** x · σ(x), in place. Elfwing et al. 2018 (arXiv:1702.03118). */
+export function silu(x) {
+  for (let i = 0; i < x.length; i++) x[i] /= 1 + Math.exp(-x[i])
+  return x
+}
+
+/** x · Φ(x) with Φ the CDF of N(0, 1), in place. Hendrycks & Gimpel 2016 (arXiv:1606.08415). */
+export function gelu(x) {
+  for (let i = 0; i < x.length; i++) x[i] *= 0.5 * (1 + erf(x[i] * Math.SQRT1_2))
+  return x
+}
+
+/** To 1.5e-7: Abramowitz & Stegun 1964, 7.1.26. */
+export function erf(x) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(x))
+  const p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t +
+    0.254829592) * t
+  return Math.sign(x) * (1 - p * Math.exp(-x * x))
+}
+
+/** Rows of `width` numbers, each with mean 0 and variance 1, then scaled. Ba et al. 2016. */
+export function layerNorm(x, width, scale, shift) {
+  const y = new Float32Array(x.length)
+  for (let at = 0; at < x.length; at += width) {
+    let mean = 0, square = 0
+    for (let i = 0; i < width; i++) mean += x[at + i] / width
+    for (let i = 0; i < width; i++) square += (x[at + i] - mean) ** 2 / width
+    const inverse = 1 / Math.sqrt(square + 1e-5)
+    for (let i = 0; i < width; i++) y[at + i] = (x[at + i] - mean) * inverse * scale[i] + shift[i]
+  }
+  return y
+}
+
+/** e^x / Σ e^x, in place. */
+export function softmax(x) {
+  let max = -Infinity, sum = 0
+  for (const value of x) max = Math.max(max, value)
+  for (let i = 0; i < x.length; i++) sum += x[i] = Math.exp(x[i] - max)
+  for (let i = 0; i < x.length; i++) x[i] /= sum
+  return x
+}
+
+export function argmax(x) {
+  let best = 0
+  for (let i = 1; i < x.length; i++) if (x[i] > x[best]) best = i
+  return best
+}
+
+// What the pixels are
+
+/**
+ * E[min(max(X, 0), 1)] for a logistic X: ∫₀¹ P(X > t) dt, in [0, 1].
+ * The mean of the discretized logistic (Salimans et al. 2017, arXiv:1701.05517) but for rounding.
+ */
+export function clippedLogisticMean(mean, scale) {
+  const mass = scale * (softplus(mean / scale) - softplus((mean - 1) / scale))
+  return Math.min(Math.max(mass, 0), 1)
+}
+
+// Ways between two latents
+
+/** (1 − t) · a + t · b. */
+export const lerp = (a, b, t) => a.map((value, i) => (1 - t) * value + t * b[i])
+
+/**
+ * (sin((1 − t)ω) · a + sin(tω) · b) / sin ω, ω the angle between a and b; Shoemake 1985.
+ * Where it is undefined, a zero vector or (anti)parallel ones, it is `lerp`.
+ */
+export function slerp(a, b, t) {
+  let dot = 0, aa = 0, bb = 0
+  for (let i = 0; i < a.length; i++) {
+    dot += a[i] * b[i]
+    aa += a[i] * a[i]
+    bb += b[i] * b[i]
+  }
+  const omega = Math.acos(Math.min(Math.max(dot / Math.sqrt(aa * bb), -1), 1))
+  const sine = Math.sin(omega)
+  if (!(sine >= 1e-3)) return lerp(a, b, t) // NaN too
+  const [p, q] = [Math.sin((1 - t) * omega) / sine, Math.sin(t * omega) / sine]
+  return a.map((value, i) => p * value + q * b[i])
+}
+
+// Discrete latents
+
+/** argmin over e of ‖z − e‖², the codebook's rows being as long as z. van den Oord et al. 2017, eq. 1. */
+export function nearest(z, codebook) {
+  let best = 0, least = Infinity
+  for (let at = 0, code = 0; at < codebook.length; at += z.length, code++) {
+    let distance = 0
+    for (let i = 0; i < z.length; i++) distance += (z[i] - codebook[at + i]) ** 2
+    if (distance < least) [best, least] = [code, distance]
+  }
+  return best
+}
+
+/** Which of L levels σ(z) · L − ½ rounds to, a half to even. Mentzer et al. 2024 (arXiv:2309.15505). */
+export function roundToLevel(z, levels) {
+  const squashed = sigmoid(z) * levels - 0.5
+  let index = Math.round(squashed)
+  if (index - squashed === 0.5 && index % 2) index--
+  return Math.min(Math.max(index, 0), levels - 1)
+}
+
+/** Levels counted from 0 to L − 1, spread evenly over [−1, 1]. */
+export const levelValue = (index, levels) => 2 * index / (levels - 1) - 1
+
+/** A draw from K probabilities, which need not sum to one, by a uniform number. */
+export function inverseCdf(p, u) {
+  const total = p.reduce((sum, value) => sum + value, 0)
+  let cdf = 0
+  for (let code = 0; code < p.length; code++) {
+    cdf += p[code]
+    if (Math.fround(cdf) > Math.fround(u * Math.fround(total))) return code
+  }
+  return p.length - 1
+}
+
+// Flows
+
+/** 2 · tanh(s/2): s where it is small, never beyond ±2. */
+export const bounded = (s) => 2 * Math.tanh(s / 2)
+
+/** The inverse of a square matrix, row by row, by Gauss and Jordan with pivots; null if there is none. */
+export function inverse(matrix, size) {
+  const a = Float64Array.from(matrix)
+  const b = new Float64Array(size * size)
+  for (let i = 0; i < size; i++) b[i * size + i] = 1
+  for (let column = 0; column < size; column++) {
+    let pivot = column
+    for (let row = column + 1; row < size; row++) {
+      if (Math.abs(a[row * size + column]) > Math.abs(a[pivot * size + column])) pivot = row
+    }
+    const divisor = a[pivot * size + column]
+    if (!divisor) return null
+    for (const m of [a, b]) {
+      for (let i = 0; i < size; i++) {
+        const [p, c] = [pivot * size + i, column * size + i]
+        const value = m[p] / divisor
+        m[p] = m[c]
+        m[c] = value
+      }
+    }
+    for (let row = 0; row < size; row++) {
+      const factor = a[row * size + column]
+      if (row === column || !factor) continue
+      for (const m of [a, b]) {
+        for (let i = 0; i < size; i++) m[row * size + i] -= factor * m[column * size + i]
+      }
+    }
+  }
+  return b.every(Number.isFinite) ? b : null
+}

@@ -1,0 +1,314 @@
+// p(z): hfvae/priors. One class for each, made by `makePrior`.
+//
+// A prior draws from numbers that it is given: `draw(random)` makes the `size` of one draw, and
+// `rows(noise, n)` finds those of each draw in the flat array that Python's prior draws for n:
+//   standard-normal, flow    n · D normals
+//   mixture                  n uniform numbers, then n · D normals
+//   uniform, autoregressive  n · T uniform numbers, T being the places of the grid, row by row
+
+import { product } from "./arrays.js"
+import { HubError } from "./errors.js"
+import {
+  argmax, bounded, gelu, inverse, inverseCdf, layerNorm, silu, softmax,
+} from "./functional.js"
+import { linear, makeFilters } from "./kernels.js"
+
+export const makePrior = (config, shape, tensors) => new {
+  none: NoPrior,
+  "standard-normal": StandardNormal,
+  mixture: GaussianMixture,
+  flow: Flow,
+  uniform: Uniform,
+  autoregressive: Autoregressive,
+}[config.prior](config, shape, tensors)
+
+class Prior {
+  samples = true
+
+  constructor(shape, draw) {
+    this.size = product(shape)
+    this.draw = (random) => Float32Array.from({ length: this.size }, (_, i) => draw(random, i))
+  }
+
+  rows(noise, n) {
+    return Array.from({ length: n }, (_, i) => noise.subarray(i * this.size, (i + 1) * this.size))
+  }
+
+  /** Multiplications that a draw takes, about, of a prior that holds so many numbers. */
+  work(numbers) {
+    return numbers
+  }
+
+  /** Where ways between latents run: a flow's base space, in which p is N(0, I). */
+  toBase(z) {
+    return z
+  }
+
+  fromBase(u) {
+    return u
+  }
+}
+
+/** What a new autoencoder has: nothing says where its codes lie. */
+class NoPrior extends Prior {
+  samples = false
+
+  constructor() {
+    super([0])
+  }
+}
+
+/** p(z) = N(0, I). */
+class StandardNormal extends Prior {
+  constructor(config, shape) {
+    super(shape, (random) => random.normal())
+  }
+
+  /** Events from the numbers of a few draws. Temperature multiplies standard deviations. */
+  sample(rows, temperature) {
+    return rows.map((eps) => eps.map((value) => temperature * value))
+  }
+}
+
+/** p(z) = Σ_k π_k N(m_k, L_k L_kᵀ). */
+class GaussianMixture extends Prior {
+  constructor(config, [dim], tensors) {
+    super([1 + dim], (random, i) => (i ? random.normal() : random.uniform()))
+    const count = config.prior_components
+    takeFitted(tensors)
+    this.dim = dim
+    this.weights = tensors.take("prior.weights", [count])
+    this.means = tensors.take("prior.means", [count, dim])
+    this.cholesky = tensors.take("prior.cholesky", [count, dim, dim])
+    if (this.weights.some((w) => w < 0) || !this.weights.some((w) => w > 0)) {
+      throw noDistribution("its weights must be 0 or more, and some of them more")
+    }
+    for (let at = 0; at < this.cholesky.length; at++) {
+      const above = at % dim - Math.floor(at / dim) % dim, value = this.cholesky[at]
+      if (above > 0 ? value !== 0 : above === 0 && value <= 0) {
+        throw noDistribution("its Cholesky factors must be lower triangles with a positive diagonal")
+      }
+    }
+  }
+
+  rows(noise, n) {
+    return Array.from({ length: n }, (_, i) =>
+      Float32Array.of(noise[i], ...noise.subarray(n + i * this.dim, n + (i + 1) * this.dim)))
+  }
+
+  sample(rows, temperature) {
+    const { dim, means, cholesky, weights } = this
+    return rows.map(([u, ...eps]) => {
+      const k = temperature ? inverseCdf(weights, u) : (this.densest ??= argmax(this.densities()))
+      const z = means.slice(k * dim, (k + 1) * dim)
+      for (let i = 0, at = k * dim * dim; i < dim; i++, at += dim) {
+        for (let j = 0; j <= i; j++) z[i] += temperature * cholesky[at + j] * eps[j]
+      }
+      return z
+    })
+  }
+
+  /** log p at each of the means, up to a constant. */
+  densities() {
+    const { dim, means, cholesky, weights } = this
+    const total = weights.reduce((sum, w) => sum + w, 0)
+    const tiny = 2 ** -23 // where torch.distributions keeps probabilities from 0 and 1
+    const log = new Float64Array(weights.length), y = new Float64Array(dim)
+    return weights.map((_, m) => {
+      for (let k = 0; k < weights.length; k++) {
+        // log N = −½ ‖y‖² − Σ log L_ii for L y = m_m − m_k.
+        log[k] = Math.log(Math.min(Math.max(weights[k] / total, tiny), 1 - tiny))
+        for (let i = 0, at = k * dim * dim; i < dim; i++, at += dim) {
+          y[i] = means[m * dim + i] - means[k * dim + i]
+          for (let j = 0; j < i; j++) y[i] -= cholesky[at + j] * y[j]
+          y[i] /= cholesky[at + i]
+          log[k] -= 0.5 * y[i] * y[i] + Math.log(cholesky[at + i])
+        }
+      }
+      const most = Math.max(...log)
+      return most + Math.log(log.reduce((sum, l) => sum + Math.exp(l - most), 0))
+    })
+  }
+}
+
+/** p(z) = N(f(z); 0, I) · |∂f/∂z| for an invertible f. Dinh et al. 2017 (arXiv:1605.08803). */
+class Flow extends StandardNormal {
+  constructor(config, shape, tensors) {
+    super(config, shape)
+    takeFitted(tensors)
+    this.layers = Array.from({ length: config.prior_layers }, (_, i) =>
+      new Coupling(tensors, `prior.layers.${i}`, this.size, config.prior_width))
+  }
+
+  work(numbers) {
+    return numbers + this.layers.length * this.size ** 3
+  }
+
+  toBase(z) {
+    return this.layers.reduce((u, layer) => layer.forward(u), z)
+  }
+
+  fromBase(u) {
+    return this.layers.reduceRight((z, layer) => layer.inverse(z), u)
+  }
+
+  sample(rows, temperature) {
+    return super.sample(rows, temperature).map((u) => this.fromBase(u))
+  }
+}
+
+/** (a, b) = z W, then u = (a, b · e^{s(a)} + t(a)): Dinh et al. 2017, eq. 7. */
+class Coupling {
+  constructor(tensors, name, dim, width) {
+    this.kept = Math.floor(dim / 2)
+    const mix = tensors.take(`${name}.mix`, [dim, dim]), back = inverse(mix, dim)
+    if (!back) throw noDistribution("a linear map of the flow has no inverse")
+    const transposed = (m) =>
+      makeFilters(dim, 1, dim, new Float32Array(dim), (o, _, k) => m[k * dim + o])
+    this.mix = transposed(mix)
+    this.back = transposed(back)
+    const sizes = [this.kept, width, width, 2 * (dim - this.kept)]
+    this.net = [0, 1, 2].map((i) =>
+      takeLinear(tensors, `${name}.net.${2 * i}`, sizes[i], sizes[i + 1]))
+  }
+
+  /** t(a) and e^{s(a)} for each entry of b. */
+  terms(a) {
+    const [first, second, last] = this.net
+    const found = linear(last, silu(linear(second, silu(linear(first, a, 1)), 1)), 1)
+    const half = found.length / 2
+    return [found.subarray(0, half), found.subarray(half).map((s) => Math.exp(bounded(s)))]
+  }
+
+  forward(z) {
+    const u = linear(this.mix, z, 1), b = u.subarray(this.kept)
+    const [shift, scale] = this.terms(u.subarray(0, this.kept))
+    b.forEach((value, i) => (b[i] = value * scale[i] + shift[i]))
+    return u
+  }
+
+  inverse(u) {
+    const z = u.slice(), b = z.subarray(this.kept)
+    const [shift, scale] = this.terms(u.subarray(0, this.kept))
+    b.forEach((value, i) => (b[i] = (value - shift[i]) / scale[i]))
+    return linear(this.back, z, 1)
+  }
+}
+
+/** Every grid of codes alike. */
+class Uniform extends Prior {
+  constructor(config, shape) {
+    super(shape, (random) => random.uniform())
+    this.codes = config.codebook_size
+  }
+
+  sample(rows, temperature) { // all grids are modes: at temperature 0 the first
+    return rows.map((u) => u.map((value) => (temperature ? Math.floor(value * this.codes) : 0)))
+  }
+}
+
+/**
+ * p(codes) = Π_t p(code_t | codes before it), a causal transformer in row-major order that keeps
+ * queries, keys and values of the past. Vaswani et al. 2017 (arXiv:1706.03762).
+ */
+class Autoregressive extends Uniform {
+  constructor(config, shape, tensors) {
+    super(config, shape)
+    const width = (this.width = config.prior_width)
+    this.start = tensors.take("prior.start", [1, 1, width])
+    this.embedding = tensors.take("prior.embedding.weight", [this.codes, width])
+    this.position = tensors.take("prior.position", [1, this.size, width])
+    this.layers = Array.from({ length: config.prior_layers }, (_, i) =>
+      new TransformerLayer(tensors, `prior.layers.${i}`, width))
+    this.norm = takeNorm(tensors, "prior.norm", width)
+    this.head = takeLinear(tensors, "prior.head", width, this.codes)
+  }
+
+  work(numbers) { // as in hfvae/priors/codes.py
+    const moved = 2 ** 5 * this.size * this.width
+    return this.size * (numbers + this.layers.length * (2 ** 18 + moved))
+  }
+
+  sample(rows, temperature) {
+    const { width, codes, size, embedding, position } = this
+    const found = rows.map(() => new Float32Array(size))
+    const pasts = this.layers.map(() => [])
+    let h = new Float32Array(rows.length * width)
+    rows.forEach((_, row) => h.set(this.start, row * width))
+    for (let t = 0; t < size; t++) {
+      for (let i = 0; i < h.length; i++) h[i] += position[t * width + i % width]
+      this.layers.forEach((layer, i) => (h = layer.step(h, pasts[i])))
+      const logits = linear(this.head, layerNorm(h, width, ...this.norm), rows.length)
+      rows.forEach((u, row) => {
+        const own = logits.subarray(row * codes, (row + 1) * codes)
+        const code = temperature
+          ? inverseCdf(softmax(own.map((value) => value / temperature)), u[t])
+          : argmax(own)
+        found[row][t] = code
+        h.set(embedding.subarray(code * width, (code + 1) * width), row * width)
+      })
+    }
+    return found
+  }
+}
+
+/** Causal attention and a two-layer perceptron, each normalized first and added. */
+class TransformerLayer {
+  constructor(tensors, name, width) {
+    this.width = width
+    this.heads = width >= 256 ? 8 : 4
+    this.norm1 = takeNorm(tensors, `${name}.norm1`, width)
+    this.norm2 = takeNorm(tensors, `${name}.norm2`, width)
+    this.qkv = takeLinear(tensors, `${name}.qkv`, width, 3 * width)
+    this.out = takeLinear(tensors, `${name}.out`, width, width)
+    this.up = takeLinear(tensors, `${name}.mlp.0`, width, 4 * width)
+    this.down = takeLinear(tensors, `${name}.mlp.2`, 4 * width, width)
+  }
+
+  /** One more place of each row, (rows · width), given queries, keys and values of those before. */
+  step(h, past) {
+    const { width, heads } = this, rows = h.length / width
+    const attended = new Float32Array(h.length)
+    past.push(linear(this.qkv, layerNorm(h, width, ...this.norm1), rows))
+    for (let i = 0; i < rows * heads; i++) this.attend(past, Math.floor(i / heads), i % heads, attended)
+    h = add(h, linear(this.out, attended, rows))
+    const up = gelu(linear(this.up, layerNorm(h, width, ...this.norm2), rows))
+    return add(h, linear(this.down, up, rows))
+  }
+
+  /** softmax(q kᵀ / √D) v of one head in one row. */
+  attend(past, row, head, attended) {
+    const depth = this.width / this.heads, to = row * this.width + head * depth
+    const q = row * 3 * this.width + head * depth, k = q + this.width, v = k + this.width
+    const now = past.at(-1)
+    const weights = softmax(Float32Array.from(past, (then) => {
+      let dot = 0
+      for (let i = 0; i < depth; i++) dot += now[q + i] * then[k + i]
+      return dot / Math.sqrt(depth)
+    }))
+    past.forEach((then, t) => {
+      for (let i = 0; i < depth; i++) attended[to + i] += weights[t] * then[v + i]
+    })
+  }
+}
+
+const add = (a, b) => a.map((value, i) => value + b[i])
+
+const takeLinear = (tensors, name, inputs, outputs) => ({
+  weight: tensors.take(`${name}.weight`, [outputs, inputs]),
+  bias: tensors.take(`${name}.bias`, [outputs]),
+  outputs,
+  rows: 1,
+  span: inputs,
+})
+
+const takeNorm = (tensors, name, width) =>
+  ["weight", "bias"].map((kind) => tensors.take(`${name}.${kind}`, [width]))
+
+/** Whether the prior was fitted, which the first files do not say. */
+function takeFitted(tensors) {
+  if (tensors.has("prior.fitted")) tensors.pass("prior.fitted", [], "BOOL")
+}
+
+const noDistribution = (why) =>
+  new HubError(`The prior in model.safetensors is no distribution: ${why}.`)

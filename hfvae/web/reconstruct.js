@@ -1,0 +1,19 @@
+// A picture, what the model makes of it, and how far apart they are.
+
+import { chooser } from "./choose.js"
+import { likeness, psnr, show } from "./pictures.js"
+import { latest } from "./turns.js"
+
+export function reconstruct(app) {
+  const root = document.getElementById("reconstruct"), copy = root.querySelector(".stage"), apart = document.getElementById("apart")
+  const compare = latest(async (pixels) => {
+    const { entry } = app, found = await entry.model.reconstruct(pixels)
+    if (entry !== app.entry) return
+    show(copy, found, entry.frame)
+    const decibels = psnr(pixels, found), usual = entry.measured.psnr
+    const usually = usual === undefined ? "" : ` (usually ${usual.toFixed(1)})`
+    apart.textContent = `${likeness(decibels, usual)} PSNR ${decibels.toFixed(1)} dB${usually}: the more, the closer.`
+  }, app.failed)
+  const { begin, leave } = chooser(app, root, ([pixels]) => compare(pixels))
+  return { show: begin, leave }
+}
