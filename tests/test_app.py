@@ -1110,3 +1110,15 @@ def test_numbers_beside_a_model_that_no_page_can_show_are_left_out(demo_models, 
     words = act.reconstruct(None, Image.new("RGB", (20, 16)))[2]
     assert "PSNR" in words
     assert "usually" not in words
+
+
+def test_latents_go_by_the_names_of_few_factors_in_letters(demo_models, tmp_path):
+    shutil.copytree(demo_models / "colour", tmp_path / "m")
+    names = ["hair_colour", "<b>", "a" * 31, "É", *(f"f{i}" for i in range(1000))]
+    (tmp_path / "m" / "evaluation.json").write_text(json.dumps({f"latent_{n}": 2 for n in names}))
+    model = Models([str(tmp_path / "m")])["m"]
+    (label,) = (text for text in model.explorer.compared.labels if text.startswith("z2 "))
+    assert label.startswith("z2 · hair colour · f0 · f1 · ")
+    assert "<" not in label
+    assert "É" not in label
+    assert len(label) < 1000

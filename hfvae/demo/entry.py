@@ -23,6 +23,7 @@ from .work import stoppable
 
 EVALUATION = "evaluation.json"
 SHOWN = 1e9  # numbers beside a model beyond which none is shown
+MOST_NUMBERS = 100  # of them that are looked at
 PICTURES = ("samples", "reconstructions")  # .png, of which its card speaks
 LARGEST = 1024  # pixels a side of a picture beside its card
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
@@ -84,9 +85,9 @@ class Entry:
             if type(n) in (int, float) and abs(n) < SHOWN  # not NaN, nor true
         }
         self.usual_bits, self.usual_psnr = numbers.get("bits_per_dim"), numbers.get("psnr")
-        # What latents stand for, where that was measured: names of letters, which may be shown.
-        found = {re.fullmatch("latent_([a-z0-9_]{1,30})", name): n for name, n in numbers.items()}
-        factors = {m[1].replace("_", " "): n for m, n in found.items() if m}
+        # What latents stand for, where that was measured: a few short names, of letters.
+        told = [(re.fullmatch("latent_([a-z0-9_]{1,30})", name), n) for name, n in numbers.items()]
+        factors = {match[1].replace("_", " "): n for match, n in told[:MOST_NUMBERS] if match}
         self.explorer = EXPLORERS[self.model.bottleneck.view](self.model, factors)
 
     def draws(self, count: int, seed: int, temperature: float = 1.0) -> Tensor:
