@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 PACKAGE = Path(hfvae.__file__).parent
 # From the bottom to the top: a room imports from those before it, and its own modules in no circle.
 LAYERS = [
-    {"functional", "configs", "networks", "images", "errors", "machine", "sprites"},
+    {"functional", "configs", "networks", "images", "errors", "machine", "sprites", "web"},
     {"disentanglement", "likelihoods", "priors", "decoding"},
     {"latents", "sources"},
     {"hub", "data"},
