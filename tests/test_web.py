@@ -4,8 +4,11 @@ import base64
 import json
 import random
 import re
-import warnings
+import threading
+from contextlib import suppress
 from dataclasses import fields
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -399,13 +402,39 @@ def test_the_modules_can_share_one_scope():
     assert again == {"load"}  # of model.js and client.js, which are never in one scope
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@torch.no_grad()
+def test_any_web_server_will_do(browser, folders):  # noqa: F811
+    """The modules as they are, where nothing is bundled."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=WEB))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.server_port}/")
+    folder = folders["normal"]
+    found = page.evaluate(
+        """async ([config, weights, z]) => {
+          const { load } = await import("./client.js")
+          const model = await load(config, Uint8Array.from(weights).buffer)
+          return [...await model.decode(z)]
+        }""",
+        [(folder / CONFIG).read_text(), list((folder / WEIGHTS).read_bytes()), [0.5] * 5],
+    )
+    server.shutdown()
+    page.close()
+    model = hfvae.from_pretrained(folder)
+    close(torch.tensor(found), model.decode(torch.full((1, 5), 0.5)))
+
+
 def test_the_code_is_small():
     assert sum(file.stat().st_size for file in WEB.glob("*.js")) <= 70_000
 
 
 TRIED = """async ([config, weights, ...sizes]) => {
   const files = [new TextDecoder().decode(bytes(config)), bytes(weights)]
-  const start = performance.now()
   const numbers = n => new Float32Array(n).fill(0.5)
   let found
   try {
@@ -416,8 +445,20 @@ TRIED = """async ([config, weights, ...sizes]) => {
   } catch (error) {
     found = `${error.constructor.name}: ${error.message}`
   }
-  return [found, performance.now() - start]
+  return found
 }"""
+
+
+class Clock:
+    """Seconds of the processor that a page has taken: the machine may have other work."""
+
+    def __init__(self, page):
+        self.session = page.context.new_cdp_session(page)
+        self.session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def read(self):
+        metrics = self.session.send("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
 def shown(model):
@@ -427,6 +468,7 @@ def shown(model):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # no checksum, never fitted
 @pytest.mark.parametrize("family", families())
 @torch.no_grad()
 def test_no_damaged_file_hangs_or_shows_something_else(family, web, tmp_path, monkeypatch):
@@ -437,24 +479,21 @@ def test_no_damaged_file_hangs_or_shows_something_else(family, web, tmp_path, mo
     model.save_pretrained(tmp_path)
     files = {name: (tmp_path / name).read_bytes() for name in (CONFIG, WEIGHTS)}
     sizes = [model.encode(torch.zeros(1, 1, 16, 24)).numel(), model.config.dims]
-    draw, loaded = random.Random(family), 0
+    draw, loaded, clock = random.Random(family), 0, Clock(web.page)
     for i in range(250):
         changed, _ = mutated(files, draw)
         for name, data in changed.items():
             (tmp_path / name).write_bytes(data)
         given = [base64_of(tmp_path / CONFIG), base64_of(tmp_path / WEIGHTS), *sizes]
-        found, milliseconds = web.page.evaluate(TRIED, given)
-        assert milliseconds < 2000, i
+        before = clock.read()
+        found = web.page.evaluate(TRIED, given)
+        assert clock.read() - before < 2, i
         if isinstance(found, str):
             assert re.fullmatch(r"HubError: [ -~]{1,300}\.", found), (i, found)
             continue
         loaded += 1
         expected = model  # where Python is stricter, it is harmless, like 16.0 for 16
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                expected = hfvae.from_pretrained(tmp_path)
-        except (OSError, ValueError):
-            pass
+        with suppress(OSError, ValueError):
+            expected = hfvae.from_pretrained(tmp_path)
         close(torch.tensor(found), shown(expected))
     assert 0 < loaded < 125
