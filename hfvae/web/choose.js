@@ -6,7 +6,7 @@ import { latest } from "./turns.js"
 
 const PEN = 18  // pixels wide, of the pad's 280
 
-// Fills the wells of a tab, of which one is next; `changed` is told when they have new pixels.
+// Fills the wells of a tab, of which one is next; `changed` is told their pixels, null where there are none.
 export function chooser(app, root, changed) {
   const wells = [...root.querySelectorAll(".well")]
   const part = document.getElementById("sources").content.firstElementChild.cloneNode(true)
@@ -150,7 +150,7 @@ export function chooser(app, root, changed) {
       }
       if (pixels) pictures[0] = pixels
       pictures.forEach((picture, i) => picture && show(wells[i].firstChild, picture, entry.frame))
-      if ((first || pixels) && pictures.some((picture) => picture)) changed(pictures)
+      if (first || pixels) changed(pictures)
     },
   }
 }

@@ -18,8 +18,8 @@ export function explore(app) {
   const views = { vector: vector(app, draw), codes: codes(app, draw) }
   const read = latest(async (pixels) => {
     const { entry } = app, { view } = entry.model.latents
-    for (const name in views) views[name].hide(name !== view)
-    await views[view].show(entry, pixels)
+    for (const name in views) views[name].hide(!pixels || name !== view)
+    if (pixels) await views[view].show(entry, pixels)
   }, app.failed)
   const { begin, leave } = chooser(app, root, ([pixels]) => read(pixels))
   return { show: begin, leave }

@@ -1,6 +1,8 @@
 // New images from the prior.
 
-import { show } from "./pictures.js"
+import { numbers, show } from "./pictures.js"
+
+const MOST = 2 ** 25  // numbers in all images
 
 export function generate(app) {
   const root = document.getElementById("generate"), form = root.querySelector("form"), gallery = root.querySelector("ul")
@@ -80,6 +82,7 @@ export function generate(app) {
     async show({ first }) {
       if (!first) return
       gallery.replaceChildren()
+      count.max = Math.min(64, Math.max(2, Math.floor(MOST / numbers(app.entry.frame))))
       for (const input of [seed, count, temperature]) input.value = app.asked(input.name) ?? input.defaultValue
       seed.value ||= crypto.getRandomValues(new Uint32Array(1))[0]
       write()

@@ -11,10 +11,14 @@ const FRAMES = 24, PAUSE = 60  // of an animation, one way; milliseconds
 const STEP = 0.02  // by an arrow key
 const SECONDS = 3  // from one end to the other, playing
 
+const NEEDED = "Interpolation needs two pictures."
+
 export function interpolate(app) {
   const root = document.getElementById("interpolate"), stage = root.querySelector(".stage"), strip = root.querySelector(".strip")
   const place = document.getElementById("place"), play = document.getElementById("play")
   let ends = [null, null], playing = 0
+
+  const complete = () => ends[0] && ends[1]
 
   const follow = latest(async () => {
     const { entry } = app, [a, b] = ends, t = Number(place.value)
@@ -27,21 +31,21 @@ export function interpolate(app) {
 
   const overview = latest(async () => {
     const { entry } = app, { frame } = entry
-    const frames = await entry.model.interpolate(...ends, STRIP)
-    if (entry !== app.entry) return
     const one = document.createElement("canvas"), context = strip.getContext("2d")
     strip.width = STRIP * frame.width
     strip.height = frame.height
-    each(frames, frame).forEach((pixels, i) => {
+    for (let i = 0; i < STRIP; i++) {  // one by one: the mouse comes in between
+      const pixels = await entry.model.between(...ends, [i / (STRIP - 1)])
+      if (entry !== app.entry) return
       show(one, pixels, frame)
       context.drawImage(one, i * frame.width, 0)
-    })
+    }
   }, app.failed)
 
   function move(t) {
     place.value = t
     place.setAttribute("aria-valuetext", `${Math.round(100 * place.value)} % of the way`)
-    if (ends[0] && ends[1]) follow()
+    if (complete()) follow()
   }
   function pause() {
     cancelAnimationFrame(playing)
@@ -83,11 +87,12 @@ export function interpolate(app) {
 
   const { begin, leave, take } = chooser(app, root, (pictures) => {
     ends = [...pictures]
-    if (!ends[0] || !ends[1]) return
+    if (!complete()) return
     overview()
     move(place.value)
   })
   document.getElementById("swap").onclick = () => {
+    if (!complete()) return app.say(NEEDED)
     const [a, b] = ends
     take(b, 0)
     take(a, 1)
@@ -95,6 +100,7 @@ export function interpolate(app) {
   }
   const keep = document.getElementById("save")
   keep.onclick = async () => {
+    if (!complete()) return app.say(NEEDED)
     keep.disabled = true
     try {
       const { model, frame, name } = app.entry, way = each(await model.interpolate(...ends, FRAMES), frame)
@@ -109,7 +115,7 @@ export function interpolate(app) {
   return {
     async show(how) {
       await begin(how)
-      if (how.first && ends[0] && ends[1] && !matchMedia("(prefers-reduced-motion: reduce)").matches && !playing) start(1)
+      if (how.first && complete() && !matchMedia("(prefers-reduced-motion: reduce)").matches && !playing) start(1)
     },
     leave() {
       pause()

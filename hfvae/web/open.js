@@ -37,9 +37,10 @@ export async function open(source, name, progress) {
 }
 
 // Pictures to start from: held-out images, else new ones, else none.
-export async function starts({ model, frame, heldOut }) {
+export function starts(entry) {
+  const { model, frame, heldOut } = entry
   if (heldOut.length || !model.samples) return heldOut
-  return each(await model.sample(STARTS, 0), frame)
+  return (entry.drawn ??= model.sample(STARTS, 0).then((drawn) => each(drawn, frame)))
 }
 
 function measured(json) {

@@ -83,6 +83,7 @@ async function choose(name) {
     find("facts").textContent = entry.facts
     document.documentElement.style.setProperty("--shape", entry.frame.width / entry.frame.height)
     document.title = `${name} · hfvae`
+    for (const canvas of document.querySelectorAll(".stage")) canvas.width = entry.frame.width  // and empty
     started.clear()
     start(app.shown)
   } catch (error) {

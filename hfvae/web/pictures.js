@@ -5,6 +5,7 @@ const LARGEST = 1024  // of a side, before a picture is resized here: more of a 
 const LIKENESS = ["Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal."]
 const FAR = 8  // dB below the usual: so are 3 held-out images in 1000, and most of other kinds
 const STRANGE = "This is not the kind of picture that this model knows: what you see is the nearest thing that it can draw."
+const UNPACKED = 16e6  // pixels of a grid of held-out images: a few bytes can unpack to gigabytes
 export const GAP = 2  // white pixels between the images of a grid
 
 export const numbers = (frame) => frame.channels * frame.height * frame.width
@@ -105,6 +106,8 @@ function cubic(x) {
 // The images in the first row of a grid that may have been enlarged: what train.py saves of held-out
 // images, as hfvae.images.first_row finds them; [] if the picture is no such grid.
 export async function firstRow(file, { channels, height, width }) {
+  const header = new DataView(await file.slice(0, 24).arrayBuffer())
+  if (header.getUint32(0) !== 0x89504e47 || header.getUint32(16) * header.getUint32(20) > UNPACKED) return []  // no PNG
   const image = await createImageBitmap(file)
   const canvas = new OffscreenCanvas(image.width, image.height)
   const context = canvas.getContext("2d", { willReadFrequently: true })

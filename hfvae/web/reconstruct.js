@@ -14,6 +14,9 @@ export function reconstruct(app) {
     const usually = usual === undefined ? "" : ` (usually ${usual.toFixed(1)})`
     apart.textContent = `${likeness(decibels, usual)} PSNR ${decibels.toFixed(1)} dB${usually}: the more, the closer.`
   }, app.failed)
-  const { begin, leave } = chooser(app, root, ([pixels]) => compare(pixels))
+  const { begin, leave } = chooser(app, root, ([pixels]) => {
+    apart.textContent = ""
+    if (pixels) compare(pixels)
+  })
   return { show: begin, leave }
 }

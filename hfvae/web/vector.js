@@ -1,12 +1,12 @@
 // Latents that are numbers: sliders for those that tell most, and a map of the first two.
 
 import { element } from "./card.js"
-import { each, show } from "./pictures.js"
+import { show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const SLIDERS = 6
 const COMPARED = 32  // new images, to tell which latents differ most
-const MAP = 7  // pictures along each side of the map
+const MAP = 7, LARGE = 96  // pictures along each side of the map, and pixels that each has at most
 const STEPS = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] }
 const clamp = (v) => Math.min(1, Math.max(0, v))
 
@@ -33,23 +33,19 @@ export function vector(app, draw) {
   }
   sliders.onchange = () => background()
 
-  // Pictures all over the plane of the first two, a row at a time, so that what is dragged meanwhile goes on.
+  // Pictures all over the plane of the first two, one by one, so that what is dragged meanwhile goes on.
   const background = latest(async () => {
-    const { entry } = app, { frame } = entry, from = z.slice(), [across, down] = [telling[0], telling.at(1)]
+    const { entry } = app, { frame } = entry, from = z.slice(), [across, down] = telling
     const one = document.createElement("canvas"), context = canvas.getContext("2d")
-    for (let y = 0; y < MAP; y++) {
-      const row = new Float32Array(MAP * from.length)
-      for (let x = 0; x < MAP; x++) {
-        row.set(from, x * from.length)
-        row[x * from.length + across.dim] = across.low + (across.high - across.low) * (x + 0.5) / MAP
-        if (down) row[x * from.length + down.dim] = down.low + (down.high - down.low) * (y + 0.5) / MAP
-      }
-      const pixels = await entry.model.decode(row)
+    const [w, h] = [canvas.width / MAP, canvas.height / MAP]
+    for (let i = 0; i < MAP * MAP; i++) {
+      const x = i % MAP, y = Math.floor(i / MAP)
+      from[across.dim] = across.low + (across.high - across.low) * (x + 0.5) / MAP
+      if (down) from[down.dim] = down.low + (down.high - down.low) * (y + 0.5) / MAP
+      const pixels = await entry.model.decode(from)
       if (entry !== app.entry) return
-      each(pixels, frame).forEach((image, x) => {
-        show(one, image, frame)
-        context.drawImage(one, x * frame.width, y * frame.height)
-      })
+      show(one, pixels, frame)
+      context.drawImage(one, x * w, y * h, w, h)
     }
   }, app.failed)
 
@@ -90,8 +86,9 @@ export function vector(app, draw) {
         const names = telling.slice(0, 2).map(({ name }) => name)
         map.querySelector("figcaption").textContent = `Across ${names.join(", down ")}: drag on it`
         canvas.ariaLabel = `A map of ${names.join(" and ")}: the arrow keys move on it`
-        canvas.width = MAP * entry.frame.width
-        canvas.height = MAP * entry.frame.height
+        const { width, height } = entry.frame, scale = Math.min(1, LARGE / Math.max(width, height))
+        canvas.width = MAP * Math.round(width * scale)
+        canvas.height = MAP * Math.round(height * scale)
       }
       moved()
       background()
