@@ -505,8 +505,8 @@ def test_a_static_space_shows_its_model_and_any_other_by_its_id(space, hub, conf
         ("me/cut", "cut short"),
         ("me/strange", "config.json: image_size"),
         ("me/down", "answered 503"),
-        ("../../etc/passwd", "called owner/name"),
-        ("https://evil.example/x", "called owner/name"),
+        ("../../etc/passwd", "are called owner/name"),
+        ("https://evil.example/x", "are called owner/name"),
     ],
 )
 def test_a_model_that_cannot_be_opened_gets_words(space, hub, model, config, name, words):
