@@ -409,7 +409,6 @@ def test_the_code_is_small():
 
 TRIED = """async ([config, weights, ...sizes]) => {
   const files = [new TextDecoder().decode(bytes(config)), bytes(weights)]
-  const start = performance.now()
   const numbers = n => new Float32Array(n).fill(0.5)
   let found
   try {
@@ -420,8 +419,20 @@ TRIED = """async ([config, weights, ...sizes]) => {
   } catch (error) {
     found = `${error.constructor.name}: ${error.message}`
   }
-  return [found, performance.now() - start]
+  return found
 }"""
+
+
+class Clock:
+    """Seconds of the processor that a page has taken: the machine may have other work."""
+
+    def __init__(self, page):
+        self.session = page.context.new_cdp_session(page)
+        self.session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def read(self):
+        metrics = self.session.send("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
 def shown(model):
@@ -441,14 +452,15 @@ def test_no_damaged_file_hangs_or_shows_something_else(family, web, tmp_path, mo
     model.save_pretrained(tmp_path)
     files = {name: (tmp_path / name).read_bytes() for name in (CONFIG, WEIGHTS)}
     sizes = [model.encode(torch.zeros(1, 1, 16, 24)).numel(), model.config.dims]
-    draw, loaded = random.Random(family), 0
+    draw, loaded, clock = random.Random(family), 0, Clock(web.page)
     for i in range(250):
         changed, _ = mutated(files, draw)
         for name, data in changed.items():
             (tmp_path / name).write_bytes(data)
         given = [base64_of(tmp_path / CONFIG), base64_of(tmp_path / WEIGHTS), *sizes]
-        found, milliseconds = web.page.evaluate(TRIED, given)
-        assert milliseconds < 2000, i
+        before = clock.read()
+        found = web.page.evaluate(TRIED, given)
+        assert clock.read() - before < 2, i
         if isinstance(found, str):
             assert re.fullmatch(r"HubError: [ -~]{1,300}\.", found), (i, found)
             continue

@@ -50,6 +50,8 @@ def installed(tmp_path):
 def test_a_wheel_does_what_a_checkout_does(hub, installed, tmp_path):
     names = {str(p.relative_to(installed)) for p in installed.rglob("*") if p.is_file()}
     assert {f"hfvae/resources/{n}" for n in ("model_card.md", "train.py", "app.py")} <= names
+    web = ROOT / "hfvae" / "web"
+    assert {f"hfvae/web/{path.name}" for path in web.iterdir() if path.is_file()} <= names
     assert not [n for n in names if n.startswith(("pretrained", "tests", "benchmarks"))]
     (tmp_path / "outside").mkdir()
     subprocess.run(

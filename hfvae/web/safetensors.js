@@ -8,13 +8,16 @@ import { product } from "./arrays.js"
 import { Sha256 } from "./sha256.js"
 
 const MAX_HEADER_BYTES = 4_000_000 // the largest model has 2,700 tensors
-const TYPES = { // how many bytes a number takes, its name in Python, and how it is read
-  F64: [8, "torch.float64", (buffer) => Float32Array.from(new Float64Array(buffer))],
-  F32: [4, "torch.float32", (buffer) => new Float32Array(buffer)],
-  F16: [2, "torch.float16", (buffer) => Float32Array.from(new Uint16Array(buffer), (b) => HALVES[b])],
-  BF16: [2, "torch.bfloat16", fromBfloat16],
-  I64: [8, "torch.int64"],
-  BOOL: [1, "torch.bool"],
+const TYPES = { // as which array a dtype is read, its name in Python, and its bits as a number
+  F64: [Float64Array, "torch.float64", (value) => value],
+  F32: [Float32Array, "torch.float32", (value) => value],
+  F16: [Uint16Array, "torch.float16", (bits) => HALVES[bits]],
+  BF16: [Uint16Array, "torch.bfloat16", (bits) => {
+    WORD[0] = bits << 16
+    return FLOAT[0]
+  }],
+  I64: [BigInt64Array, "torch.int64"],
+  BOOL: [Uint8Array, "torch.bool"],
 }
 
 export class Safetensors {
@@ -41,7 +44,7 @@ export class Safetensors {
       const whole = (n) => Number.isSafeInteger(n) && n >= 0
       expect(Object.hasOwn(TYPES, dtype) && Array.isArray(shape) && shape.every(whole),
         `${quoted(name)} has no shape or dtype that a model can have`)
-      entry.length = TYPES[dtype][0] * product(shape)
+      entry.length = TYPES[dtype][0].BYTES_PER_ELEMENT * product(shape)
       expect(Array.isArray(offsets) && offsets.length === 2 && offsets[0] === end &&
         offsets[1] === end + entry.length, `${quoted(name)} is not where its header says`)
       entry.start = 8 + length + end
@@ -69,11 +72,18 @@ export class Safetensors {
   /** The numbers of a tensor in float32, all finite, which it must have in this shape. */
   take(name, shape) {
     const { dtype, start, length } = this.claim(name, shape)
-    const read = TYPES[dtype][2]
-    if (!read) throw new HubError(`${name} in model.safetensors has dtype ${dtype}.`)
-    const numbers = read(this.buffer.slice(start, start + length))
-    if (!numbers.every(Number.isFinite)) {
-      throw new HubError(`${name} in model.safetensors holds numbers that are not finite.`)
+    const [Kind, , number] = TYPES[dtype]
+    if (!number) throw new HubError(`${name} in model.safetensors has dtype ${dtype}.`)
+    const size = Kind.BYTES_PER_ELEMENT
+    const stored = start % size // where a number may not begin
+      ? new Kind(this.buffer.slice(start, start + length))
+      : new Kind(this.buffer, start, length / size)
+    const numbers = new Float32Array(stored.length)
+    for (let i = 0; i < numbers.length; i++) {
+      numbers[i] = number(stored[i])
+      if (numbers[i] - numbers[i] !== 0) {
+        throw new HubError(`${name} in model.safetensors holds numbers that are not finite.`)
+      }
     }
     return numbers
   }
@@ -114,7 +124,5 @@ const HALVES = Float32Array.from({ length: 2 ** 16 }, (_, bits) => {
   return sign * 2 ** (Math.max(exponent, 1) - 15) * (fraction + (exponent ? 1 : 0))
 })
 
-/** The upper half of a float32. */
-function fromBfloat16(buffer) {
-  return new Float32Array(Uint32Array.from(new Uint16Array(buffer), (bits) => bits << 16).buffer)
-}
+/** bfloat16 is the upper half of a float32. */
+const FLOAT = new Float32Array(1), WORD = new Uint32Array(FLOAT.buffer)
