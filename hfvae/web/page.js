@@ -71,9 +71,9 @@ async function start(name, pixels) {
   }
 }
 
-let turn = 0
+let choices = 0
 async function choose(name) {
-  const mine = ++turn
+  const mine = ++choices
   app.say("")
   loading.hidden = false
   app.remember({ model: name })
@@ -82,12 +82,12 @@ async function choose(name) {
       throw new Error(`There is no model ${name} in this file.`)
     const source = inlined.has(name) ? new Inlined(inlined.get(name)) : new Hub(settings.hub, name)
     const entry = await open(source, name, (words, share) => {
-      if (mine !== turn) return
+      if (mine !== choices) return
       find("progress").textContent = words
       const bar = loading.querySelector("progress")
       share === undefined ? bar.removeAttribute("value") : (bar.value = share)
     })
-    if (mine !== turn) return entry.model.close()
+    if (mine !== choices) return entry.model.close()
     app.entry?.model.close()
     app.entry = entry
     globalThis.hfvae = { model: entry.model }
@@ -100,11 +100,11 @@ async function choose(name) {
     started.clear()
     start(app.shown)
   } catch (error) {
-    if (mine !== turn) return
+    if (mine !== choices) return
     app.failed(error)
     if (app.entry) menu.value = app.entry.name
   } finally {
-    if (mine === turn) loading.hidden = true
+    if (mine === choices) loading.hidden = true
   }
 }
 

@@ -39,13 +39,13 @@ export class Hub {
     const { signal, stop } = stoppable()
     // A server of large files may refuse to be asked for the size alone; then the answer below says it.
     if (progress) {
-      const announced = size(await this.ask(file, { method: "HEAD" }).catch(() => null))
+      const announced = bytesOf(await this.ask(file, { method: "HEAD" }).catch(() => null))
       this.check(announced, file, most)
       progress(0, announced)
     }
     const answer = await this.ask(file, { signal })
     if (answer === null) return null
-    const all = size(answer)
+    const all = bytesOf(answer)
     const reader = answer.body.getReader()
     const parts = []
     let done = 0
@@ -100,7 +100,7 @@ export class Hub {
   }
 }
 
-const size = (answer) =>
+const bytesOf = (answer) =>
   Number(answer?.headers.get("x-linked-size") ?? answer?.headers.get("content-length") ?? 0)
 
 function stoppable() {
