@@ -331,6 +331,9 @@ def test_a_model_without_a_prior_says_so_and_explores_what_is_uploaded(open_file
     page = open_file("small.html")
     page.get_by_label("Model", exact=True).select_option("plain")
     page.get_by_text("no prior over its latents").wait_for()
+    tab(page, "Interpolate")
+    page.get_by_role("button", name="Save animation").click()
+    page.get_by_text("needs two pictures").wait_for()
     tab(page, "Explore")
     upload(page, "#explore", noise(tmp_path))
     page.locator("#latents input").nth(3).wait_for()
@@ -502,8 +505,8 @@ def test_a_static_space_shows_its_model_and_any_other_by_its_id(space, hub, conf
         ("me/cut", "cut short"),
         ("me/strange", "config.json: image_size"),
         ("me/down", "answered 503"),
-        ("../../etc/passwd", "called owner/name"),
-        ("https://evil.example/x", "called owner/name"),
+        ("../../etc/passwd", "are called owner/name"),
+        ("https://evil.example/x", "are called owner/name"),
     ],
 )
 def test_a_model_that_cannot_be_opened_gets_words(space, hub, model, config, name, words):

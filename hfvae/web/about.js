@@ -3,24 +3,39 @@
 import { element, render } from "./card.js"
 import { GAP, each, numbers, show } from "./pictures.js"
 
-const MEASURED = {  // as hfvae.hub.card.METRICS
-  bits_per_dim: ["−ELBO", "bits/dim", 3], nll_bits_per_dim: ["−log p(x)", "bits/dim", 3], kl: ["KL", "nats", 1], psnr: ["PSNR", "dB", 1], ssim: ["SSIM", "", 3],
-  active_units: ["active units", "", 0], perplexity: ["perplexity", "codes", 0], mig: ["MIG", "", 2], factor_vae_score: ["FactorVAE", "", 2],
+const MEASURED = {
+  // as hfvae.hub.card.METRICS
+  bits_per_dim: ["−ELBO", "bits/dim", 3],
+  nll_bits_per_dim: ["−log p(x)", "bits/dim", 3],
+  kl: ["KL", "nats", 1],
+  psnr: ["PSNR", "dB", 1],
+  ssim: ["SSIM", "", 3],
+  active_units: ["active units", "", 0],
+  perplexity: ["perplexity", "codes", 0],
+  mig: ["MIG", "", 2],
+  factor_vae_score: ["FactorVAE", "", 2],
 }
 const DRAWN = 16
 
 export function about(app) {
-  const list = document.getElementById("numbers"), card = document.getElementById("card")
+  const list = document.getElementById("numbers")
+  const card = document.getElementById("card")
 
   // Pictures side by side, as hfvae.images.grid puts them.
   function grid(images, columns, frame) {
     const { width, height } = frame
-    const canvas = document.createElement("canvas"), one = document.createElement("canvas"), context = canvas.getContext("2d")
+    const canvas = document.createElement("canvas")
+    const one = document.createElement("canvas")
+    const context = canvas.getContext("2d")
     canvas.width = columns * (width + GAP) - GAP
     canvas.height = Math.ceil(images.length / columns) * (height + GAP) - GAP
     images.forEach((pixels, i) => {
       show(one, pixels, frame)
-      context.drawImage(one, (i % columns) * (width + GAP), Math.floor(i / columns) * (height + GAP))
+      context.drawImage(
+        one,
+        (i % columns) * (width + GAP),
+        Math.floor(i / columns) * (height + GAP),
+      )
     })
     return canvas
   }
@@ -42,12 +57,15 @@ export function about(app) {
         return grid(each(await model.sample(DRAWN, 0), frame), 8, frame)
       })
     if (heldOut.length)
-      found["reconstructions.png"] = later("Held-out images, and below them what the model made of them", async () => {
-        const all = new Float32Array(heldOut.length * numbers(frame))
-        heldOut.forEach((pixels, i) => all.set(pixels, i * pixels.length))
-        const copies = await model.reconstruct(all)
-        return grid([...heldOut, ...each(copies, frame)], heldOut.length, frame)
-      })
+      found["reconstructions.png"] = later(
+        "Held-out images, and below them what the model made of them",
+        async () => {
+          const all = new Float32Array(heldOut.length * numbers(frame))
+          heldOut.forEach((pixels, i) => all.set(pixels, i * pixels.length))
+          const copies = await model.reconstruct(all)
+          return grid([...heldOut, ...each(copies, frame)], heldOut.length, frame)
+        },
+      )
     return found
   }
 
@@ -55,9 +73,20 @@ export function about(app) {
     show({ first }) {
       if (!first) return
       const { entry } = app
-      list.replaceChildren(...Object.entries(MEASURED).filter(([key]) => key in entry.measured).map(([key, [name, unit, digits]]) =>
-        element("div", element("dt", name), element("dd", `${entry.measured[key].toFixed(digits)} `, element("small", unit)))))
-      card.replaceChildren(entry.card ? render(entry.card, pictures(entry)) : "This model has no card.")
+      list.replaceChildren(
+        ...Object.entries(MEASURED)
+          .filter(([key]) => key in entry.measured)
+          .map(([key, [name, unit, digits]]) =>
+            element(
+              "div",
+              element("dt", name),
+              element("dd", `${entry.measured[key].toFixed(digits)} `, element("small", unit)),
+            ),
+          ),
+      )
+      card.replaceChildren(
+        entry.card ? render(entry.card, pictures(entry)) : "This model has no card.",
+      )
     },
   }
 }

@@ -1,19 +1,25 @@
-// How a picture gets into a tab: from an example, a file, the clipboard, a drop, a pen, a camera, or the prior.
+// How a picture gets into a tab: from an example, a file, the clipboard, a drop, a pen, a camera,
+// or the prior.
 
 import { starts } from "./open.js"
-import { preprocess, show } from "./pictures.js"
+import { preprocess, show, tile } from "./pictures.js"
 import { latest } from "./turns.js"
 
-const PEN = 18  // pixels wide, of the pad's 280
+const PEN = 18 // pixels wide, of the pad's 280
 
-// Fills the wells of a tab, of which one is next; `changed` is told when they have new pixels.
+// Fills the wells of a tab, of which one is next; `changed` is told their pixels, null where there
+// are none.
 export function chooser(app, root, changed) {
   const wells = [...root.querySelectorAll(".well")]
   const part = document.getElementById("sources").content.firstElementChild.cloneNode(true)
   const doing = (name) => part.querySelector(`[data-do=${name}]`)
-  const examples = part.querySelector(".examples"), pad = part.querySelector(".pad"), sheet = pad.querySelector("canvas")
+  const examples = part.querySelector(".examples")
+  const pad = part.querySelector(".pad")
+  const sheet = pad.querySelector("canvas")
   const pictures = wells.map(() => null)
-  let next = 0, video = null, starters = []
+  let next = 0
+  let video = null
+  let starters = []
   root.append(part)
 
   function take(pixels, which = next) {
@@ -33,8 +39,9 @@ export function chooser(app, root, changed) {
   }
   async function read(source) {
     const { frame, model } = app.entry
-    return preprocess(source, frame, model.config.likelihood)
-      .catch(() => { throw new Error("This file cannot be read as a picture.") })
+    return preprocess(source, frame, model.config.likelihood).catch(() => {
+      throw new Error("This file cannot be read as a picture.")
+    })
   }
   const readFile = (file) => file && read(file).then(pick).catch(app.failed)
 
@@ -72,10 +79,19 @@ export function chooser(app, root, changed) {
 
   // The pen: white on black, as the drawings in data sets are.
   const pen = sheet.getContext("2d", { willReadFrequently: true })
-  Object.assign(pen, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white", fillStyle: "black" })
+  Object.assign(pen, {
+    lineWidth: PEN,
+    lineCap: "round",
+    lineJoin: "round",
+    strokeStyle: "white",
+    fillStyle: "black",
+  })
   const drawn = latest(async () => take(await read(sheet)), app.failed)
   const wipe = () => pen.fillRect(0, 0, sheet.width, sheet.height)
-  const at = (event) => [event.offsetX * sheet.width / sheet.clientWidth, event.offsetY * sheet.height / sheet.clientHeight]
+  const at = (event) => [
+    (event.offsetX * sheet.width) / sheet.clientWidth,
+    (event.offsetY * sheet.height) / sheet.clientHeight,
+  ]
   wipe()
   doing("wipe").onclick = wipe
   doing("pen").onclick = () => {
@@ -106,7 +122,9 @@ export function chooser(app, root, changed) {
     if (video) return stop()
     try {
       video = Object.assign(document.createElement("video"), { muted: true, playsInline: true })
-      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: 320 } })
+      video.srcObject = await navigator.mediaDevices.getUserMedia({
+        video: { facingMode: "user", width: 320 },
+      })
       await video.play()
       doing("camera").setAttribute("aria-pressed", true)
       while (video) {
@@ -122,7 +140,7 @@ export function chooser(app, root, changed) {
   return {
     take,
     leave: stop,
-    // For a new model: its pictures to start from, one in each well. `pixels` is one that was brought along.
+    // For a new model: its pictures to start from, one in each well. `pixels` was brought along.
     async begin({ first, pixels }) {
       const { entry } = app
       if (first) {
@@ -133,15 +151,14 @@ export function chooser(app, root, changed) {
         pad.hidden = true
         starters = await starts(entry)
         if (entry !== app.entry) return
-        examples.replaceChildren(...starters.map((picture, i) => {
-          const item = document.createElement("li"), button = document.createElement("button")
-          button.dataset.number = i
-          button.setAttribute("aria-label", `Picture ${i + 1}`)
-          button.append(document.createElement("canvas"))
-          show(button.firstChild, picture, entry.frame)
-          item.append(button)
-          return item
-        }))
+        examples.replaceChildren(
+          ...starters.map((picture, i) => {
+            const item = tile(`Picture ${i + 1}`)
+            item.firstChild.dataset.number = i
+            show(item.querySelector("canvas"), picture, entry.frame)
+            return item
+          }),
+        )
         wells.forEach((well, i) => {
           well.firstChild.width = entry.frame.width
           well.firstChild.height = entry.frame.height
@@ -150,7 +167,7 @@ export function chooser(app, root, changed) {
       }
       if (pixels) pictures[0] = pixels
       pictures.forEach((picture, i) => picture && show(wells[i].firstChild, picture, entry.frame))
-      if ((first || pixels) && pictures.some((picture) => picture)) changed(pictures)
+      if (first || pixels) changed(pictures)
     },
   }
 }

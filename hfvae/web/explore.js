@@ -7,19 +7,22 @@ import { latest } from "./turns.js"
 import { vector } from "./vector.js"
 
 export function explore(app) {
-  const root = document.getElementById("explore"), stage = root.querySelector(".stage")
+  const root = document.getElementById("explore")
+  const stage = root.querySelector(".stage")
   // `method` decodes what a view shows: latents, or codes.
   const draw = latest(async (method, latents) => {
-    const { entry } = app, pixels = await entry.model[method](latents)
+    const { entry } = app
+    const pixels = await entry.model[method](latents)
     if (entry !== app.entry) return
     show(stage, pixels, entry.frame)
     stage.dataset.draws = Number(stage.dataset.draws ?? 0) + 1
   }, app.failed)
   const views = { vector: vector(app, draw), codes: codes(app, draw) }
   const read = latest(async (pixels) => {
-    const { entry } = app, { view } = entry.model.latents
-    for (const name in views) views[name].hide(name !== view)
-    await views[view].show(entry, pixels)
+    const { entry } = app
+    const { view } = entry.model.latents
+    for (const name in views) views[name].hide(!pixels || name !== view)
+    if (pixels) await views[view].show(entry, pixels)
   }, app.failed)
   const { begin, leave } = chooser(app, root, ([pixels]) => read(pixels))
   return { show: begin, leave }

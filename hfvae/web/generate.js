@@ -1,12 +1,17 @@
 // New images from the prior.
 
-import { show } from "./pictures.js"
+import { numbers, show, tile } from "./pictures.js"
+
+const MOST = 2 ** 25 // numbers in all images
 
 export function generate(app) {
-  const root = document.getElementById("generate"), form = root.querySelector("form"), gallery = root.querySelector("ul")
+  const root = document.getElementById("generate")
+  const form = root.querySelector("form")
+  const gallery = root.querySelector("ul")
   const { seed, count, temperature } = form.elements
   const dialog = document.getElementById("picked")
-  let picked = null, newest = null
+  let picked = null
+  let newest = null
 
   // What is still being drawn is given up for it.
   async function draw() {
@@ -15,12 +20,18 @@ export function generate(app) {
       gallery.replaceChildren()
       return app.say("This model has no prior over its latents, so it cannot make new images.")
     }
-    const asked = { seed: Number(seed.value), count: Number(count.value), temperature: Number(temperature.value) }
-    if (!(Number.isInteger(asked.seed) && asked.seed >= 0 && asked.seed < 2 ** 32)) return app.say("Seed must be a whole number from 0 to 4294967295.")
+    const asked = {
+      seed: Number(seed.value),
+      count: Number(count.value),
+      temperature: Number(temperature.value),
+    }
+    if (!(Number.isInteger(asked.seed) && asked.seed >= 0 && asked.seed < 2 ** 32))
+      return app.say("Seed must be a whole number from 0 to 4294967295.")
     app.say("")
     app.remember(asked)
     newest = asked
-    while (gallery.children.length < asked.count) gallery.append(place(gallery.children.length))
+    while (gallery.children.length < asked.count)
+      gallery.append(tile(`Image ${gallery.children.length + 1}`))
     while (gallery.children.length > asked.count) gallery.lastChild.remove()
     const canvases = gallery.querySelectorAll("canvas")
     const each = (pixels, i) => {
@@ -29,21 +40,16 @@ export function generate(app) {
       show(canvases[i], pixels, frame)
     }
     delete gallery.dataset.drawn
-    if (await model.sample(asked.count, asked.seed, asked.temperature, null, { each, purpose: "generate" })) gallery.dataset.drawn = new URLSearchParams(asked)
+    const options = { each, purpose: "generate" }
+    if (await model.sample(asked.count, asked.seed, asked.temperature, null, options))
+      gallery.dataset.drawn = new URLSearchParams(asked)
   }
   const redraw = () => draw().catch(app.failed)
 
-  function place(i) {
-    const item = document.createElement("li"), button = document.createElement("button")
-    button.setAttribute("aria-label", `Image ${i + 1}`)
-    button.append(document.createElement("canvas"))
-    item.append(button)
-    return item
-  }
-
-  const write = () => form.querySelectorAll("output").forEach((output) => {
-    output.value = output.parentElement.querySelector("input").value
-  })
+  const write = () =>
+    form.querySelectorAll("output").forEach((output) => {
+      output.value = output.parentElement.querySelector("input").value
+    })
   form.oninput = (event) => {
     write()
     if (event.target !== seed || seed.value !== "") redraw()
@@ -55,9 +61,13 @@ export function generate(app) {
   }
   const link = document.getElementById("link")
   link.onclick = async () => {
-    await navigator.clipboard.writeText(location.href).catch(() => prompt("The link:", location.href))
+    await navigator.clipboard
+      .writeText(location.href)
+      .catch(() => prompt("The link:", location.href))
     link.textContent = "Copied"
-    setTimeout(() => { link.textContent = "Copy link" }, 1500)
+    setTimeout(() => {
+      link.textContent = "Copy link"
+    }, 1500)
   }
 
   gallery.onclick = (event) => {
@@ -72,7 +82,10 @@ export function generate(app) {
     const to = event.target.dataset.to
     if (to === undefined) return
     dialog.close()
-    if (to === "save") dialog.querySelector("canvas").toBlob((file) => save(file, `${app.entry.name.replace("/", "-")}.png`))
+    if (to === "save")
+      dialog
+        .querySelector("canvas")
+        .toBlob((file) => save(file, `${app.entry.name.replace("/", "-")}.png`))
     else if (to) app.go(to, picked)
   }
 
@@ -80,7 +93,9 @@ export function generate(app) {
     async show({ first }) {
       if (!first) return
       gallery.replaceChildren()
-      for (const input of [seed, count, temperature]) input.value = app.asked(input.name) ?? input.defaultValue
+      count.max = Math.min(64, Math.max(2, Math.floor(MOST / numbers(app.entry.frame))))
+      for (const input of [seed, count, temperature])
+        input.value = app.asked(input.name) ?? input.defaultValue
       seed.value ||= crypto.getRandomValues(new Uint32Array(1))[0]
       write()
       await draw()

@@ -6,18 +6,29 @@ import { save } from "./generate.js"
 import { each, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
-const STRIP = 9  // pictures below the one that is shown
-const FRAMES = 24, PAUSE = 60  // of an animation, one way; milliseconds
-const STEP = 0.02  // by an arrow key
-const SECONDS = 3  // from one end to the other, playing
+const STRIP = 9 // pictures below the one that is shown
+const FRAMES = 24
+const PAUSE = 60 // of an animation, one way; milliseconds
+const STEP = 0.02 // by an arrow key
+const SECONDS = 3 // from one end to the other, playing
+
+const NEEDED = "Interpolation needs two pictures."
 
 export function interpolate(app) {
-  const root = document.getElementById("interpolate"), stage = root.querySelector(".stage"), strip = root.querySelector(".strip")
-  const place = document.getElementById("place"), play = document.getElementById("play")
-  let ends = [null, null], playing = 0
+  const root = document.getElementById("interpolate")
+  const stage = root.querySelector(".stage")
+  const strip = root.querySelector(".strip")
+  const place = document.getElementById("place")
+  const play = document.getElementById("play")
+  let ends = [null, null]
+  let playing = 0
+
+  const complete = () => ends[0] && ends[1]
 
   const follow = latest(async () => {
-    const { entry } = app, [a, b] = ends, t = Number(place.value)
+    const { entry } = app
+    const [a, b] = ends
+    const t = Number(place.value)
     const pixels = await entry.model.between(a, b, [t])
     if (entry !== app.entry) return
     show(stage, pixels, entry.frame)
@@ -26,22 +37,25 @@ export function interpolate(app) {
   }, app.failed)
 
   const overview = latest(async () => {
-    const { entry } = app, { frame } = entry
-    const frames = await entry.model.interpolate(...ends, STRIP)
-    if (entry !== app.entry) return
-    const one = document.createElement("canvas"), context = strip.getContext("2d")
+    const { entry } = app
+    const { frame } = entry
+    const one = document.createElement("canvas")
+    const context = strip.getContext("2d")
     strip.width = STRIP * frame.width
     strip.height = frame.height
-    each(frames, frame).forEach((pixels, i) => {
+    for (let i = 0; i < STRIP; i++) {
+      // one by one: the mouse comes in between
+      const pixels = await entry.model.between(...ends, [i / (STRIP - 1)])
+      if (entry !== app.entry) return
       show(one, pixels, frame)
       context.drawImage(one, i * frame.width, 0)
-    })
+    }
   }, app.failed)
 
   function move(t) {
     place.value = t
     place.setAttribute("aria-valuetext", `${Math.round(100 * place.value)} % of the way`)
-    if (ends[0] && ends[1]) follow()
+    if (complete()) follow()
   }
   function pause() {
     cancelAnimationFrame(playing)
@@ -64,7 +78,8 @@ export function interpolate(app) {
     pause()
     move(place.value)
   }
-  place.onkeydown = (event) => {  // otherwise by the thousandth
+  place.onkeydown = (event) => {
+    // otherwise by the thousandth
     const step = { ArrowLeft: -STEP, ArrowDown: -STEP, ArrowRight: STEP, ArrowUp: STEP }[event.key]
     if (!step) return
     event.preventDefault()
@@ -83,11 +98,12 @@ export function interpolate(app) {
 
   const { begin, leave, take } = chooser(app, root, (pictures) => {
     ends = [...pictures]
-    if (!ends[0] || !ends[1]) return
+    if (!complete()) return
     overview()
     move(place.value)
   })
   document.getElementById("swap").onclick = () => {
+    if (!complete()) return app.say(NEEDED)
     const [a, b] = ends
     take(b, 0)
     take(a, 1)
@@ -95,10 +111,15 @@ export function interpolate(app) {
   }
   const keep = document.getElementById("save")
   keep.onclick = async () => {
+    if (!complete()) return app.say(NEEDED)
     keep.disabled = true
     try {
-      const { model, frame, name } = app.entry, way = each(await model.interpolate(...ends, FRAMES), frame)
-      save(await gif([...way, ...way.slice(1, -1).reverse()], frame, PAUSE), `${name.replace("/", "-")}.gif`)
+      const { model, frame, name } = app.entry
+      const way = each(await model.interpolate(...ends, FRAMES), frame)
+      save(
+        await gif([...way, ...way.slice(1, -1).reverse()], frame, PAUSE),
+        `${name.replace("/", "-")}.gif`,
+      )
     } catch (error) {
       app.failed(error)
     } finally {
@@ -109,7 +130,13 @@ export function interpolate(app) {
   return {
     async show(how) {
       await begin(how)
-      if (how.first && ends[0] && ends[1] && !matchMedia("(prefers-reduced-motion: reduce)").matches && !playing) start(1)
+      if (
+        how.first &&
+        complete() &&
+        !matchMedia("(prefers-reduced-motion: reduce)").matches &&
+        !playing
+      )
+        start(1)
     },
     leave() {
       pause()

@@ -8,12 +8,16 @@ import { open } from "./open.js"
 import { reconstruct } from "./reconstruct.js"
 import { Hub, HUB_ID, Inlined } from "./source.js"
 
-const CLOSED = "the model was closed"  // what a call hears whose model is no longer shown
+const CLOSED = "the model was closed" // what a call hears whose model is no longer shown
 
 const find = (id) => document.getElementById(id)
 const settings = JSON.parse(find("settings").textContent)
-const menu = find("model"), message = find("message"), loading = find("loading")
-const inlined = new Map([...document.querySelectorAll("script[data-model]")].map((e) => [e.dataset.model, e]))
+const menu = find("model")
+const message = find("message")
+const loading = find("loading")
+const inlined = new Map(
+  [...document.querySelectorAll("script[data-model]")].map((e) => [e.dataset.model, e]),
+)
 
 // What the tabs share: the model that is open, and what they do to the page around them.
 const app = {
@@ -38,15 +42,23 @@ const app = {
     app.remember({ tab: name === "generate" ? null : name })
     if (app.entry) start(name, pixels)
   },
-  // The address says what is shown, so that it can be shared. Of a file, only what follows # may change.
+  // The address says what is shown, so that it can be shared. Of a file, only what follows # may
+  // change.
   remember(said) {
-    for (const [name, value] of Object.entries(said)) value === null ? asked.delete(name) : asked.set(name, value)
+    for (const [name, value] of Object.entries(said))
+      value === null ? asked.delete(name) : asked.set(name, value)
     history.replaceState(null, "", (location.protocol === "file:" ? "#" : "?") + asked)
   },
   asked: (name) => asked.get(name),
 }
 const asked = new URLSearchParams(location.search || location.hash.slice(1))
-const tabs = { generate: generate(app), reconstruct: reconstruct(app), interpolate: interpolate(app), explore: explore(app), about: about(app) }
+const tabs = {
+  generate: generate(app),
+  reconstruct: reconstruct(app),
+  interpolate: interpolate(app),
+  explore: explore(app),
+  about: about(app),
+}
 const started = new Set()
 
 async function start(name, pixels) {
@@ -59,22 +71,23 @@ async function start(name, pixels) {
   }
 }
 
-let turn = 0
+let choices = 0
 async function choose(name) {
-  const mine = ++turn
+  const mine = ++choices
   app.say("")
   loading.hidden = false
   app.remember({ model: name })
   try {
-    if (!inlined.has(name) && !settings.hub) throw new Error(`There is no model ${name} in this file.`)
+    if (!inlined.has(name) && !settings.hub)
+      throw new Error(`There is no model ${name} in this file.`)
     const source = inlined.has(name) ? new Inlined(inlined.get(name)) : new Hub(settings.hub, name)
     const entry = await open(source, name, (words, share) => {
-      if (mine !== turn) return
+      if (mine !== choices) return
       find("progress").textContent = words
       const bar = loading.querySelector("progress")
       share === undefined ? bar.removeAttribute("value") : (bar.value = share)
     })
-    if (mine !== turn) return entry.model.close()
+    if (mine !== choices) return entry.model.close()
     app.entry?.model.close()
     app.entry = entry
     globalThis.hfvae = { model: entry.model }
@@ -83,14 +96,15 @@ async function choose(name) {
     find("facts").textContent = entry.facts
     document.documentElement.style.setProperty("--shape", entry.frame.width / entry.frame.height)
     document.title = `${name} · hfvae`
+    for (const canvas of document.querySelectorAll(".stage")) canvas.width = entry.frame.width // and empty
     started.clear()
     start(app.shown)
   } catch (error) {
-    if (mine !== turn) return
+    if (mine !== choices) return
     app.failed(error)
     if (app.entry) menu.value = app.entry.name
   } finally {
-    if (mine === turn) loading.hidden = true
+    if (mine === choices) loading.hidden = true
   }
 }
 
@@ -108,11 +122,13 @@ find("open").onsubmit = (event) => {
   choose(name)
 }
 const bar = document.querySelector("[role=tablist]")
-bar.onclick = (event) => event.target.role === "tab" && app.go(event.target.getAttribute("aria-controls"))
+bar.onclick = (event) =>
+  event.target.role === "tab" && app.go(event.target.getAttribute("aria-controls"))
 bar.onkeydown = (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key]
   if (!step) return
-  const all = [...bar.children], next = all.at((all.indexOf(event.target) + step) % all.length)
+  const all = [...bar.children]
+  const next = all.at((all.indexOf(event.target) + step) % all.length)
   next.focus()
   app.go(next.getAttribute("aria-controls"))
 }

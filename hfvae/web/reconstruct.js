@@ -5,15 +5,22 @@ import { likeness, psnr, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 export function reconstruct(app) {
-  const root = document.getElementById("reconstruct"), copy = root.querySelector(".stage"), apart = document.getElementById("apart")
+  const root = document.getElementById("reconstruct")
+  const copy = root.querySelector(".stage")
+  const apart = document.getElementById("apart")
   const compare = latest(async (pixels) => {
-    const { entry } = app, found = await entry.model.reconstruct(pixels)
+    const { entry } = app
+    const found = await entry.model.reconstruct(pixels)
     if (entry !== app.entry) return
     show(copy, found, entry.frame)
-    const decibels = psnr(pixels, found), usual = entry.measured.psnr
+    const decibels = psnr(pixels, found)
+    const usual = entry.measured.psnr
     const usually = usual === undefined ? "" : ` (usually ${usual.toFixed(1)})`
     apart.textContent = `${likeness(decibels, usual)} PSNR ${decibels.toFixed(1)} dB${usually}: the more, the closer.`
   }, app.failed)
-  const { begin, leave } = chooser(app, root, ([pixels]) => compare(pixels))
+  const { begin, leave } = chooser(app, root, ([pixels]) => {
+    apart.textContent = ""
+    if (pixels) compare(pixels)
+  })
   return { show: begin, leave }
 }

@@ -1,6 +1,7 @@
 // One at a time, and of what was asked meanwhile only the newest: nothing queues up behind a mouse.
 export function latest(work, failed) {
-  let busy = false, next = null
+  let busy = false
+  let next = null
   return async (...asked) => {
     next = asked
     if (busy) return

@@ -1,22 +1,33 @@
 // Latents that are numbers: sliders for those that tell most, and a map of the first two.
 
 import { element } from "./card.js"
-import { each, show } from "./pictures.js"
+import { show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const SLIDERS = 6
-const COMPARED = 32  // new images, to tell which latents differ most
-const MAP = 7  // pictures along each side of the map
-const STEPS = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] }
+const COMPARED = 32 // new images, to tell which latents differ most
+const MAP = 7
+const LARGE = 96 // pictures along each side of the map, and pixels that each has at most
+const STEPS = {
+  ArrowLeft: [-0.02, 0],
+  ArrowRight: [0.02, 0],
+  ArrowUp: [0, -0.02],
+  ArrowDown: [0, 0.02],
+}
 const clamp = (v) => Math.min(1, Math.max(0, v))
 
 export function vector(app, draw) {
-  const sliders = document.getElementById("latents"), map = document.getElementById("map")
-  const canvas = map.querySelector("canvas"), mark = map.querySelector(".mark")
-  let z = null, telling = []
+  const sliders = document.getElementById("latents")
+  const map = document.getElementById("map")
+  const canvas = map.querySelector("canvas")
+  const mark = map.querySelector(".mark")
+  let z = null
+  let telling = []
 
   const at = ({ dim, low, high }) => clamp((z[dim] - low) / (high - low))
-  const to = ({ dim, low, high }, share) => { z[dim] = low + share * (high - low) }
+  const to = ({ dim, low, high }, share) => {
+    z[dim] = low + share * (high - low)
+  }
 
   function moved() {
     draw("decode", z.slice())
@@ -33,23 +44,24 @@ export function vector(app, draw) {
   }
   sliders.onchange = () => background()
 
-  // Pictures all over the plane of the first two, a row at a time, so that what is dragged meanwhile goes on.
+  // Pictures all over the plane of the first two, one by one, so that what is dragged goes on.
   const background = latest(async () => {
-    const { entry } = app, { frame } = entry, from = z.slice(), [across, down] = [telling[0], telling.at(1)]
-    const one = document.createElement("canvas"), context = canvas.getContext("2d")
-    for (let y = 0; y < MAP; y++) {
-      const row = new Float32Array(MAP * from.length)
-      for (let x = 0; x < MAP; x++) {
-        row.set(from, x * from.length)
-        row[x * from.length + across.dim] = across.low + (across.high - across.low) * (x + 0.5) / MAP
-        if (down) row[x * from.length + down.dim] = down.low + (down.high - down.low) * (y + 0.5) / MAP
-      }
-      const pixels = await entry.model.decode(row)
+    const { entry } = app
+    const { frame } = entry
+    const from = z.slice()
+    const [across, down] = telling
+    const one = document.createElement("canvas")
+    const context = canvas.getContext("2d")
+    const [w, h] = [canvas.width / MAP, canvas.height / MAP]
+    for (let i = 0; i < MAP * MAP; i++) {
+      const x = i % MAP
+      const y = Math.floor(i / MAP)
+      from[across.dim] = across.low + ((across.high - across.low) * (x + 0.5)) / MAP
+      if (down) from[down.dim] = down.low + ((down.high - down.low) * (y + 0.5)) / MAP
+      const pixels = await entry.model.decode(from)
       if (entry !== app.entry) return
-      each(pixels, frame).forEach((image, x) => {
-        show(one, image, frame)
-        context.drawImage(one, x * frame.width, y * frame.height)
-      })
+      show(one, pixels, frame)
+      context.drawImage(one, x * w, y * h, w, h)
     }
   }, app.failed)
 
@@ -82,16 +94,30 @@ export function vector(app, draw) {
       z = found
       if (telling !== entry.telling) {
         telling = entry.telling
-        sliders.replaceChildren(...telling.map(({ name, weight }, i) => {
-          const input = Object.assign(element("input"), { type: "range", min: 0, max: 1, step: 0.005 })
-          input.dataset.row = i
-          return element("label", element("span", name, " ", element("small", weight)), input, element("output"))
-        }))
+        sliders.replaceChildren(
+          ...telling.map(({ name, weight }, i) => {
+            const input = Object.assign(element("input"), {
+              type: "range",
+              min: 0,
+              max: 1,
+              step: 0.005,
+            })
+            input.dataset.row = i
+            return element(
+              "label",
+              element("span", name, " ", element("small", weight)),
+              input,
+              element("output"),
+            )
+          }),
+        )
         const names = telling.slice(0, 2).map(({ name }) => name)
         map.querySelector("figcaption").textContent = `Across ${names.join(", down ")}: drag on it`
         canvas.ariaLabel = `A map of ${names.join(" and ")}: the arrow keys move on it`
-        canvas.width = MAP * entry.frame.width
-        canvas.height = MAP * entry.frame.height
+        const { width, height } = entry.frame
+        const scale = Math.min(1, LARGE / Math.max(width, height))
+        canvas.width = MAP * Math.round(width * scale)
+        canvas.height = MAP * Math.round(height * scale)
       }
       moved()
       background()
@@ -102,20 +128,35 @@ export function vector(app, draw) {
 // The latents that differ most between new images, and three standard deviations to each side.
 async function compare({ model, measured }) {
   const images = await model.sample(COMPARED, 0)
-  const { dims, weights, unit } = await model.axes(images, SLIDERS), z = await model.encode(images)
+  const { dims, weights, unit } = await model.axes(images, SLIDERS)
+  const z = await model.encode(images)
   return dims.map((dim, k) => {
     const values = Array.from({ length: COMPARED }, (_, i) => z[i * (z.length / COMPARED) + dim])
     const mean = values.reduce((a, b) => a + b) / COMPARED
     const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (COMPARED - 1)
     const spread = 3 * Math.max(1e-3, Math.sqrt(variance))
-    const factors = Object.keys(measured).filter((key) => key.startsWith("latent_") && measured[key] === dim)
+    const factors = Object.keys(measured).filter(
+      (key) => key.startsWith("latent_") && measured[key] === dim,
+    )
     const name = [`z${dim}`, ...factors.map((key) => key.slice(7))].join(" · ")
-    return { dim, name, weight: `${weights[k].toFixed(1)} ${unit}`, low: mean - spread, high: mean + spread }
+    return {
+      dim,
+      name,
+      weight: `${weights[k].toFixed(1)} ${unit}`,
+      low: mean - spread,
+      high: mean + spread,
+    }
   })
 }
 
 // Of a model that cannot draw images to compare: the first latents, around where they are.
 function around(z) {
   const spread = 3 * Math.max(1e-3, Math.hypot(...z) / Math.sqrt(z.length))
-  return Array.from(z.subarray(0, SLIDERS), (value, dim) => ({ dim, low: value - spread, high: value + spread, name: `z${dim}`, weight: "" }))
+  return Array.from(z.subarray(0, SLIDERS), (value, dim) => ({
+    dim,
+    low: value - spread,
+    high: value + spread,
+    name: `z${dim}`,
+    weight: "",
+  }))
 }
