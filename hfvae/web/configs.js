@@ -21,6 +21,8 @@ const number = (low, high) => between(low, high, "number", (x) => typeof x === "
 const oneOf = (...words) => (name, value) =>
   demand(words.includes(value), `${name} must be one of ${words.join(", ")}; not ${quoted(value)}`)
 const optional = (check) => (name, value) => value === null || check(name, value)
+const truth = (name, value) =>
+  demand(typeof value === "boolean", `${name} must be true or false, not ${quoted(value)}`)
 const several = (check, low, high) => (name, value) => {
   demand(Array.isArray(value), `${name} must be a list, not ${quoted(value)}`)
   demand(low <= value.length && value.length <= high,
@@ -41,19 +43,23 @@ const SHARED = {
   blocks: [0, integer(0, 64)],
   hidden: [null, optional(integer(0, 65536))],
 }
-const VECTOR = {
-  ...SHARED,
-  latent_dim: [32, integer(1, 65536)],
-  prior_components: [10, integer(1, 1000)],
-}
 export const FAMILIES = {
-  autoencoder: { ...VECTOR, prior: ["none", oneOf("none", "mixture")] },
+  autoencoder: {
+    ...SHARED,
+    prior: ["none", oneOf("none", "mixture")],
+    latent_dim: [32, integer(1, 65536)],
+    prior_components: [10, integer(1, 1000)],
+  },
   vae: {
-    ...VECTOR,
-    prior: ["standard-normal", oneOf("standard-normal", "mixture", "flow")],
+    ...SHARED,
+    spatial: [false, truth],
+    prior: ["standard-normal", oneOf("standard-normal", "mixture", "flow", "autoregressive")],
+    latent_dim: [null, optional(integer(1, 65536))],
+    blocks: [null, optional(integer(0, 64))],
     beta: [1, number(0, 1e6)],
-    prior_layers: [8, integer(1, 64)],
-    prior_width: [128, integer(1, 4096)],
+    prior_components: [10, integer(1, 1000)],
+    prior_layers: [null, optional(integer(1, 64))],
+    prior_width: [null, optional(integer(1, 4096))],
   },
   "vq-vae": {
     ...SHARED,
@@ -106,17 +112,39 @@ export function makeConfig({ model_type, format_version, custom_parts = [], ...v
   const [height, width = height] = [config.image_size].flat()
   config.size = [height, width]
   demand(config.channels * height * width <= MAX_DIMS, `an image is too large (${MAX_DIMS} numbers at most)`)
-  if (!config.widths.length) {
-    const [finest, coarsest] = model_type === "vq-vae" ? [32, 8] : [16, 4]
-    const halvings = Math.max(1, Math.ceil(Math.log2(Math.max(height, width) / coarsest)))
-    config.widths = Array.from({ length: halvings }, (_, i) => Math.min(finest * 2 ** i, 256))
+  const { widths, ...others } = defaults(config)
+  if (!config.widths.length) config.widths = widths
+  for (const [name, value] of Object.entries(others)) config[name] ??= value
+  if (config.spatial) {
+    oneOf("standard-normal", "autoregressive")("prior", config.prior)
+    integer(0, 0)("hidden", config.hidden)
+  } else if (model_type === "vae") {
+    oneOf("standard-normal", "mixture", "flow")("prior", config.prior)
   }
-  config.hidden ??= config.likelihood === "bernoulli" ? 256 : 0
   if (config.quantizer === "fsq") fsqLevels(config.codebook_size)
-  if (config.quantizer) {
+  if (config.quantizer || config.prior === "autoregressive") {
+    integer(8, 4096)("prior_width", config.prior_width)
     demand(config.prior_width % 8 === 0, "prior_width must be a multiple of 8")
   }
   return config
+}
+
+/** What follows from other settings where it is not given. */
+function defaults({ model_type, spatial, likelihood, size }) {
+  const halvings = (finest, least, coarsest, widest = 256) => {
+    const count = Math.max(least, Math.ceil(Math.log2(Math.max(...size) / coarsest)))
+    return Array.from({ length: count }, (_, i) => Math.min(finest * 2 ** i, widest))
+  }
+  if (spatial) {
+    return { widths: halvings(32, 2, 32, 128), hidden: 0, latent_dim: 8, blocks: 2,
+      prior_layers: 4, prior_width: 128 }
+  }
+  const hidden = likelihood === "bernoulli" ? 512 : 0
+  if (model_type === "vae") {
+    return { widths: halvings(16, 1, 4), hidden, latent_dim: 32, blocks: 0,
+      prior_layers: 8, prior_width: 128 }
+  }
+  return { widths: model_type === "vq-vae" ? halvings(32, 1, 8) : halvings(16, 1, 4), hidden }
 }
 
 /** The levels of each channel, 3 to 8, whose product is the codebook: as few as will do. */

@@ -124,8 +124,8 @@ export function inverseCdf(p, u) {
 
 // Flows
 
-/** 2 · tanh(s/2): s where it is small, never beyond ±2. */
-export const bounded = (s) => 2 * Math.tanh(s / 2)
+/** limit · tanh(s / limit): s where it is small, never beyond ±limit. */
+export const bounded = (s, limit = 2) => limit * Math.tanh(s / limit)
 
 /** The inverse of a square matrix, row by row, by Gauss and Jordan with pivots; null if there is none. */
 export function inverse(matrix, size) {

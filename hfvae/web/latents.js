@@ -10,7 +10,9 @@ import { gridOf } from "./networks.js"
 
 export function makeLatents(config, tensors) {
   if (config.model_type === "autoencoder") return new Point(config.latent_dim)
-  if (config.model_type === "vae") return new Gaussian(config.latent_dim)
+  if (config.model_type === "vae") {
+    return new Gaussian(config.latent_dim, config.spatial ? gridOf(config) : [])
+  }
   if (config.quantizer === "fsq") return new FiniteScalarQuantizer(config)
   return new VectorQuantizer(config, tensors)
 }
@@ -58,9 +60,12 @@ class Point {
 
 /** h = (μ, log σ²) of q(z|x) = N(μ, σ²). Kingma & Welling 2014 (arXiv:1312.6114). */
 class Gaussian extends Point {
-  constructor(dim) {
+  /** @param grid [], or (h, w) of a z that is (dim, h, w) */
+  constructor(dim, grid) {
     super(dim)
     this.features = 2 * dim
+    this.shape = this.events = [dim, ...grid]
+    if (grid.length) Object.assign(this, { view: "grid", spatial: true })
   }
 
   mode(h) {

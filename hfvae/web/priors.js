@@ -19,7 +19,7 @@ export const makePrior = (config, shape, tensors) => new {
   mixture: GaussianMixture,
   flow: Flow,
   uniform: Uniform,
-  autoregressive: Autoregressive,
+  autoregressive: shape.length === 2 ? AutoregressiveCodes : AutoregressiveVectors,
 }[config.prior](config, shape, tensors)
 
 class Prior {
@@ -136,8 +136,11 @@ class Flow extends StandardNormal {
   constructor(config, shape, tensors) {
     super(config, shape)
     takeFitted(tensors)
-    this.layers = Array.from({ length: config.prior_layers }, (_, i) =>
-      new Coupling(tensors, `prior.layers.${i}`, this.size, config.prior_width))
+    const count = config.prior_layers, area = this.size ** 2
+    const maps = tensors.take("prior.maps", [count, this.size, this.size])
+    this.layers = Array.from({ length: count }, (_, i) =>
+      new Coupling(tensors, `prior.layers.${i}`, maps.subarray(i * area, (i + 1) * area),
+        this.size, config.prior_width))
   }
 
   work(numbers) {
@@ -159,13 +162,13 @@ class Flow extends StandardNormal {
 
 /** (a, b) = z W, then u = (a, b · e^{s(a)} + t(a)): Dinh et al. 2017, eq. 7. */
 class Coupling {
-  constructor(tensors, name, dim, width) {
+  constructor(tensors, name, map, dim, width) {
     this.kept = Math.floor(dim / 2)
-    const mix = tensors.take(`${name}.mix`, [dim, dim]), back = inverse(mix, dim)
+    const back = inverse(map, dim)
     if (!back) throw noDistribution("a linear map of the flow has no inverse")
     const transposed = (m) =>
       makeFilters(dim, 1, dim, new Float32Array(dim), (o, _, k) => m[k * dim + o])
-    this.mix = transposed(mix)
+    this.map = transposed(map)
     this.back = transposed(back)
     const sizes = [this.kept, width, width, 2 * (dim - this.kept)]
     this.net = [0, 1, 2].map((i) =>
@@ -181,7 +184,7 @@ class Coupling {
   }
 
   forward(z) {
-    const u = linear(this.mix, z, 1), b = u.subarray(this.kept)
+    const u = linear(this.map, z, 1), b = u.subarray(this.kept)
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
     b.forEach((value, i) => (b[i] = value * scale[i] + shift[i]))
     return u
@@ -208,47 +211,107 @@ class Uniform extends Prior {
 }
 
 /**
- * p(codes) = Π_t p(code_t | codes before it), a causal transformer in row-major order that keeps
+ * p(z) = Π_t p(cell_t | cells before it), a causal transformer in row-major order that keeps
  * queries, keys and values of the past. Vaswani et al. 2017 (arXiv:1706.03762).
  */
-class Autoregressive extends Uniform {
-  constructor(config, shape, tensors) {
-    super(config, shape)
+class Autoregressive extends Prior {
+  /**
+   * @param shape [length, noise], how many cells there are and how many numbers one is drawn with
+   * @param held how many numbers a cell holds
+   */
+  constructor(config, shape, held, draw, tensors) {
+    super(shape, draw)
     const width = (this.width = config.prior_width)
+    Object.assign(this, { held, length: shape[0] })
     this.start = tensors.take("prior.start", [1, 1, width])
-    this.embedding = tensors.take("prior.embedding.weight", [this.codes, width])
-    this.position = tensors.take("prior.position", [1, this.size, width])
+    this.position = tensors.take("prior.position", [1, this.length, width])
     this.layers = Array.from({ length: config.prior_layers }, (_, i) =>
       new TransformerLayer(tensors, `prior.layers.${i}`, width))
     this.norm = takeNorm(tensors, "prior.norm", width)
-    this.head = takeLinear(tensors, "prior.head", width, this.codes)
   }
 
-  work(numbers) { // as in hfvae/priors/codes.py
-    const moved = 2 ** 5 * this.size * this.width
-    return this.size * (numbers + this.layers.length * (2 ** 18 + moved))
+  work(numbers) { // as in hfvae/priors/autoregressive.py
+    const moved = 2 ** 5 * this.length * this.width
+    return this.length * (numbers + this.layers.length * (2 ** 18 + moved))
   }
 
   sample(rows, temperature) {
-    const { width, codes, size, embedding, position } = this
-    const found = rows.map(() => new Float32Array(size))
+    const { width, length, held, head, position } = this
+    const found = rows.map(() => new Float32Array(held * length))
     const pasts = this.layers.map(() => [])
     let h = new Float32Array(rows.length * width)
     rows.forEach((_, row) => h.set(this.start, row * width))
-    for (let t = 0; t < size; t++) {
+    for (let t = 0; t < length; t++) {
       for (let i = 0; i < h.length; i++) h[i] += position[t * width + i % width]
       this.layers.forEach((layer, i) => (h = layer.step(h, pasts[i])))
-      const logits = linear(this.head, layerNorm(h, width, ...this.norm), rows.length)
-      rows.forEach((u, row) => {
-        const own = logits.subarray(row * codes, (row + 1) * codes)
-        const code = temperature
-          ? inverseCdf(softmax(own.map((value) => value / temperature)), u[t])
-          : argmax(own)
-        found[row][t] = code
-        h.set(embedding.subarray(code * width, (code + 1) * width), row * width)
+      const told = linear(head, layerNorm(h, width, ...this.norm), rows.length)
+      rows.forEach((noise, row) => {
+        const own = told.subarray(row * head.outputs, (row + 1) * head.outputs)
+        const cell = this.cell(own, noise, t, temperature)
+        cell.forEach((value, channel) => (found[row][channel * length + t] = value))
+        h.set(this.embed(cell), row * width)
       })
     }
     return found
+  }
+}
+
+/** A cell is a code, from a softmax. */
+class AutoregressiveCodes extends Autoregressive {
+  constructor(config, [h, w], tensors) {
+    super(config, [h * w, 1], 1, (random) => random.uniform(), tensors)
+    const { codebook_size: codes, prior_width: width } = config
+    this.embedding = tensors.take("prior.embedding.weight", [codes, width])
+    this.head = takeLinear(tensors, "prior.head", width, codes)
+  }
+
+  cell(logits, noise, t, temperature) {
+    if (!temperature) return [argmax(logits)]
+    return [inverseCdf(softmax(logits.map((value) => value / temperature)), noise[t])]
+  }
+
+  embed([code]) {
+    return this.embedding.subarray(code * this.width, (code + 1) * this.width)
+  }
+}
+
+/** A cell is a vector, from a mixture of Gaussians. Tschannen et al. 2024 (arXiv:2312.02116). */
+class AutoregressiveVectors extends Autoregressive {
+  constructor(config, [channels, h, w], tensors) {
+    const draw = (random, i) => (i % (1 + channels) ? random.normal() : random.uniform())
+    super(config, [h * w, 1 + channels], channels, draw, tensors)
+    const { prior_components: count, prior_width: width } = config
+    this.components = count
+    this.embedding = takeLinear(tensors, "prior.embedding", channels, width)
+    this.head = takeLinear(tensors, "prior.head", width, count * (1 + 2 * channels))
+  }
+
+  /** All uniform numbers stand first. */
+  rows(noise, n) {
+    const { held, length } = this, uniforms = n * length
+    return Array.from({ length: n }, (_, row) => {
+      const own = new Float32Array(this.size)
+      for (let t = 0, from = row * length; t < length; t++, from++) {
+        own[t * (1 + held)] = noise[from]
+        const eps = noise.subarray(uniforms + from * held, uniforms + (from + 1) * held)
+        own.set(eps, t * (1 + held) + 1)
+      }
+      return own
+    })
+  }
+
+  cell(told, noise, t, temperature) {
+    const { held, components } = this, each = 1 + 2 * held
+    const logits = Float32Array.from({ length: components }, (_, k) => told[k * each])
+    const u = noise[t * (1 + held)], eps = noise.subarray(t * (1 + held) + 1)
+    const k = temperature ? inverseCdf(softmax(logits), u) : argmax(logits)
+    const means = k * each + 1, scales = means + held
+    return Float32Array.from({ length: held }, (_, i) =>
+      told[means + i] + temperature * Math.exp(bounded(told[scales + i], 7)) * eps[i])
+  }
+
+  embed(cell) {
+    return linear(this.embedding, cell, 1)
   }
 }
 
