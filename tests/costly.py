@@ -18,11 +18,11 @@ def save_cheaply(config, folder):
 
 COSTLY = {
     "codes": ({"image_size": 64, "widths": (8,), "blocks": 0, "codebook_size": 65536,
-               "embedding_dim": 128}, "billion multiplications an image"),
+               "embedding_dim": 512}, "billion multiplications an image"),
     "layers": ({"image_size": 64, "widths": (8,), "blocks": 0, "codebook_size": 16,
                 "embedding_dim": 4, "prior": "autoregressive", "prior_width": 8,
                 "prior_layers": 64}, "billion multiplications an image"),
-    "blocks": ({"image_size": 512, "widths": (16, 32, 64, 128), "blocks": 32,
+    "blocks": ({"image_size": 512, "widths": (16, 32, 64, 128), "blocks": 64,
                 "codebook_size": 16}, "billion multiplications an image"),
     "wide": ({"image_size": 512, "widths": (256, 8, 8, 8, 8), "blocks": 0, "codebook_size": 16},
              "million numbers an image"),

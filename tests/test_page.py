@@ -30,7 +30,11 @@ def files(demo_models, tmp_path_factory):
     """Pages as files: small models of every family, and one that comes with the repository."""
     folder = tmp_path_factory.mktemp("pages")
     names = ["colour", "binary", "codes", "plain", "fitted"]
-    export(folder / "small.html", [str(demo_models / name) for name in names])
+    torch.manual_seed(0)
+    spatial = {"spatial": True, "image_size": (32, 40), "widths": (8, 8), "latent_dim": 2}
+    hfvae.VAE(hfvae.VAEConfig(**spatial)).save_pretrained(folder / "grid")
+    models = [*(str(demo_models / name) for name in names), str(folder / "grid")]
+    export(folder / "small.html", models)
     export(folder / "bundled.html", [str(PRETRAINED / "fashion-mnist-vae")])
     return folder
 
@@ -309,6 +313,35 @@ def test_a_code_is_chosen_for_a_cell(open_file, demo_models):
     codes[0, 1, 1] = 7
     same(pixels(page, "#explore .stage"), as_shown(model.decode_codes(codes)))
     assert "has code 7" in page.locator("#changed").inner_text()
+
+
+def latents_of(page, model, where):
+    """Of the picture on a canvas."""
+    shown = torch.from_numpy(pixels(page, where).copy()).permute(2, 0, 1)[None] / 255
+    return model.encode(shown)
+
+
+@torch.no_grad()
+def test_a_grid_is_painted_with_a_second_picture(open_file, files):
+    page = open_file("small.html", "model=grid&tab=explore")
+    settle(page, "#explore")
+    model = hfvae.from_pretrained(files / "grid")
+    own = latents_of(page, model, "#explore .well canvas")
+    same(pixels(page, "#explore .stage"), as_shown(model.decode(own)))
+    second = latents_of(page, model, "#paint canvas")
+    assert page.locator("#paint canvas").is_visible()
+    box = page.locator("#surface").bounding_box()
+    page.mouse.move(box["x"] + 0.02 * box["width"], box["y"] + 0.02 * box["height"])
+    page.mouse.down()
+    page.mouse.up()
+    page.locator("#surface").press("ArrowRight")
+    settle(page, "#explore")
+    painted = own.clone()
+    painted[..., 0, :2] = second[..., 0, :2]  # a radius of 0.08 of 8x10 cells: each by itself
+    same(pixels(page, "#explore .stage"), as_shown(model.decode(painted)), 2)
+    page.get_by_role("button", name="Start again").click()
+    settle(page, "#explore")
+    same(pixels(page, "#explore .stage"), as_shown(model.decode(own)))
 
 
 def test_a_drawing_is_copied_while_it_is_drawn(open_file):

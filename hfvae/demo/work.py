@@ -15,7 +15,7 @@ from ..base import BaseAutoencoder
 from ..errors import HubError
 from .inputs import words
 
-MAX_MULTIPLICATIONS = 5 * 10**9  # an image: of 512x512 pixels, a VQ-VAE by default has 4.4
+MAX_MULTIPLICATIONS = 25 * 10**9  # an image: of 512x512 pixels, a spatial VAE by default has 23.3
 MAX_NUMBERS = 2**22  # in the widest layer of an image, of which 64 are encoded at once
 MAX_SECONDS = 60  # of a call
 

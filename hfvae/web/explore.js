@@ -1,7 +1,9 @@
-// What the latents of a picture carry: sliders and a map for numbers, a grid to click on for codes.
+// What the latents of a picture carry: sliders and a map for numbers, a grid to click on
+// for codes, a second picture to paint with for a grid of vectors.
 
 import { chooser } from "./choose.js"
 import { codes } from "./codes.js"
+import { grid } from "./grid.js"
 import { show } from "./pictures.js"
 import { latest } from "./turns.js"
 import { vector } from "./vector.js"
@@ -17,7 +19,7 @@ export function explore(app) {
     show(stage, pixels, entry.frame)
     stage.dataset.draws = Number(stage.dataset.draws ?? 0) + 1
   }, app.failed)
-  const views = { vector: vector(app, draw), codes: codes(app, draw) }
+  const views = { vector: vector(app, draw), codes: codes(app, draw), grid: grid(app, draw) }
   const read = latest(async (pixels) => {
     const { entry } = app
     const { view } = entry.model.latents

@@ -17,7 +17,7 @@ import { makePrior } from "./priors.js"
 import { Random } from "./random.js"
 import { Safetensors, damaged } from "./safetensors.js"
 
-const MAX_MULTIPLICATIONS = 5e9 // of an image, as in hfvae/demo/work.py
+const MAX_MULTIPLICATIONS = 5e9 // of an image: some seconds
 const MAX_NUMBERS = 2 ** 22 // in the widest layer of an image
 const AT_ONCE = 8 // draws from a prior
 

@@ -1,0 +1,75 @@
+// Latents that are a grid of vectors: a second picture, painted into the first place by place.
+
+import { show } from "./pictures.js"
+import { latest } from "./turns.js"
+
+const BRUSH = 0.08 // its radius, of the picture's sides
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+const within = (share) => Math.min(0.999, Math.max(0, share))
+
+export function grid(app, draw) {
+  const surface = document.getElementById("surface")
+  const paint = document.getElementById("paint")
+  let own = null // the picture's latents
+  let z = null // what became of them
+  let other = null // the second picture's
+  let shape = null
+  let place = [0.5, 0.5]
+
+  function dab(x, y) {
+    place = [within(x), within(y)]
+    if (!z || !other) return
+    const [channels, rows, columns] = shape
+    const [column, row] = [Math.floor(place[0] * columns), Math.floor(place[1] * rows)]
+    for (let cell = 0; cell < rows * columns; cell++) {
+      const [dx, dy] = [(cell % columns) - column, Math.floor(cell / columns) - row]
+      if (Math.hypot(dx / columns, dy / rows) > BRUSH) continue
+      for (let c = 0; c < channels; c++)
+        z[c * rows * columns + cell] = other[c * rows * columns + cell]
+    }
+    draw("decode", z.slice())
+  }
+  surface.onpointerdown = (event) => {
+    surface.setPointerCapture(event.pointerId)
+    dab(event.offsetX / surface.clientWidth, event.offsetY / surface.clientHeight)
+  }
+  surface.onpointermove = (event) => event.buttons && surface.onpointerdown(event)
+  surface.onkeydown = (event) => {
+    const step = MOVES[event.key]
+    if (!step) return
+    event.preventDefault()
+    dab(place[0] + step[0] / shape[2], place[1] + step[1] / shape[1])
+  }
+
+  const choose = latest(async () => {
+    const { entry } = app
+    const [seed] = crypto.getRandomValues(new Uint32Array(1))
+    const pixels = await entry.model.sample(1, seed, 1)
+    const found = await entry.model.encode(pixels)
+    if (entry !== app.entry) return
+    other = found
+    show(paint.querySelector("canvas"), pixels, entry.frame)
+  }, app.failed)
+  document.getElementById("another").onclick = () => choose()
+  document.getElementById("again").onclick = () => {
+    z = own.slice()
+    draw("decode", own.slice())
+  }
+
+  return {
+    hide(hidden) {
+      surface.hidden = paint.hidden = hidden
+    },
+    async show(entry, pixels) {
+      const found = await entry.model.encode(pixels)
+      if (entry !== app.entry) return
+      own = found
+      z = own.slice()
+      draw("decode", own.slice())
+      if (shape === entry.model.latents.shape) return // the second picture stays
+      shape = entry.model.latents.shape
+      other = null
+      await choose()
+    },
+  }
+}
