@@ -1,4 +1,4 @@
-"""How far new clothes are from real ones, in the features of a small classifier.
+"""How far new images are from real ones, in the features of a small classifier.
 
 The Fréchet distance of Heusel et al. 2017 (arXiv:1706.08500). The classifier is trained here, on
 the training images and always from the same seed; a distance compares only with others here.
@@ -13,52 +13,74 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 N = 10_000  # images for each distance
 
 
-class Clothes(nn.Module):
-    """A classifier of Fashion-MNIST; its features are what the distance is measured in."""
+class Classifier(nn.Module):
+    """Of several factors of images; its features are what the distance is measured in.
+
+    Args:
+        shape: (C, H, W) of the images, H and W a multiple of 4.
+        counts: how many values each factor has.
+    """
 
     num_features = 64
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...], counts: tuple[int, ...]) -> None:
         super().__init__()
+        self.channels, height, width = shape
+        self.counts = counts
         self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, self.num_features),
+            nn.Conv2d(self.channels, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(4 * height * width, 128), nn.ReLU(), nn.Linear(128, self.num_features),
         )  # fmt: skip
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(self.num_features, 10))
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(self.num_features, sum(counts)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Grey images (B, 1 or 3, 28, 28) in uint8 -> features (B, 64)."""
-        return self.body(x[:, :1].float() / 255)
+        """Images (B, C, H, W) in uint8 -> features (B, 64)."""
+        return self.body(x[:, : self.channels].float() / 255)  # torchmetrics makes grey ones colour
 
-    def learn(self, x: Tensor, labels: Tensor, epochs: int = 3) -> None:
+    def told(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits of each factor."""
+        return self.head(self(x)).split(self.counts, dim=1)
+
+    def learn(self, x: Tensor, labels: Tensor, epochs: int) -> None:
+        """Labels are (N, K)."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=2e-3, fused=True)
         for _ in range(epochs):
             for index in torch.randperm(len(x)).split(256):
-                loss = nn.functional.cross_entropy(self.head(self(x[index])), labels[index])
-                loss.backward()
+                losses = map(nn.functional.cross_entropy, self.told(x[index]), labels[index].T)
+                torch.stack([*losses]).sum().backward()
                 optimizer.step()
                 optimizer.zero_grad()
 
     @torch.no_grad()
-    def accuracy(self, x: Tensor, labels: Tensor) -> float:
-        return (self.head(self(x)).argmax(1) == labels).double().mean().item()
+    def accuracy(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Of each factor, (K,)."""
+        right = [t.argmax(1) == v for t, v in zip(self.told(x), labels.T, strict=True)]
+        return torch.stack(right).double().mean(1)
 
 
 class Distance:
-    """Measures images (N, 1, 28, 28) in uint8 against the test set of Fashion-MNIST.
+    """Measures images against real ones.
 
     Args:
-        data: where torchvision's data are; None for where train.py puts them.
+        known: images in uint8 (N, C, H, W) that the classifier learns from, and their labels.
+        real: the same of those that new images are compared with.
+        counts: how many values each factor has.
+        epochs: looks at every known image.
     """
 
-    def __init__(self, data: str | None) -> None:
-        self.known, labels = labelled_clothes(True, data)
-        self.real, real_labels = labelled_clothes(False, data)
+    def __init__(
+        self,
+        known: tuple[Tensor, Tensor],
+        real: tuple[Tensor, Tensor],
+        counts: tuple[int, ...],
+        epochs: int,
+    ) -> None:
+        self.known, self.real = known[0], real[0]
         torch.manual_seed(0)
-        self.features = Clothes()
-        self.features.learn(self.known, labels)
-        self.accuracy = self.features.accuracy(self.real, real_labels)
+        self.features = Classifier(self.known.shape[1:], counts)
+        self.features.learn(*known, epochs)
+        self.accuracies = self.features.accuracy(*real)
         self.features.eval().requires_grad_(False)
 
     def __call__(self, new: Tensor) -> float:
@@ -69,13 +91,15 @@ class Distance:
         return fid.compute().item()
 
 
-def labelled_clothes(train: bool, data: str | None) -> tuple[Tensor, Tensor]:
+def clothes(data: str | None) -> Distance:
+    """From the test set of Fashion-MNIST, which lies in `data`, or where train.py puts it."""
     from torchvision.datasets import FashionMNIST
 
     from hfvae.data.cache import CACHE
 
-    found = FashionMNIST(data or CACHE, train=train)
-    return found.data[:, None], found.targets
+    train, test = (FashionMNIST(data or CACHE, train=part) for part in (True, False))
+    known, real = ((part.data[:, None], part.targets[:, None]) for part in (train, test))
+    return Distance(known, real, counts=(10,), epochs=3)
 
 
 def eight_bits(images: Tensor) -> Tensor:
@@ -84,4 +108,5 @@ def eight_bits(images: Tensor) -> Tensor:
 
 def drawn(model: Any, n: int = N) -> Tensor:
     """New images from a model's prior, in uint8."""
-    return eight_bits(model.sample(n, generator=torch.Generator().manual_seed(0)))
+    noise = torch.Generator().manual_seed(0)
+    return torch.cat([eight_bits(model.sample(1000, generator=noise)) for _ in range(0, n, 1000)])

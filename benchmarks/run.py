@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from frechet import Distance, drawn
+from frechet import clothes, drawn
 
 from hfvae.base import BaseAutoencoder
 from hfvae.data import ImageSet, load_images
@@ -107,14 +107,11 @@ def measure(row: Row, minutes: float, seed: int, folder: Path, data: str | None)
         held_out = load_images(dataset, "test", data_dir=data)
         found = evaluate(model, held_out, samples=math.ceil(row.samples * min(1, minutes / 10)))
     if dataset == "fashion-mnist":
-        found["fd"] = clothes(data)(drawn(model))
+        found["fd"] = distance_of_clothes(data)(drawn(model))
     return found
 
 
-@functools.cache
-def clothes(data: str | None) -> Distance:
-    """Its classifier is trained once for all rows."""
-    return Distance(data)
+distance_of_clothes = functools.cache(clothes)  # its classifier is trained once for all rows
 
 
 def medians(runs: list[dict[str, Any]], spread_of: str) -> dict[str, Any]:

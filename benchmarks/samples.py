@@ -13,7 +13,7 @@ from typing import Any
 
 import peers
 import torch
-from frechet import Distance, N, drawn, eight_bits
+from frechet import N, clothes, drawn, eight_bits
 from PIL import Image, ImageDraw
 from run import HERE, ROOT, write
 from torch import Tensor
@@ -70,8 +70,10 @@ def picture(rows: dict[str, Tensor]) -> Image.Image:
     return sheet
 
 
-def clothes(minutes: float, data: str | None) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    distance = Distance(data)
+def rows_of_clothes(
+    minutes: float, data: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    distance = clothes(data)
 
     def pretrained(name: str) -> Any:
         return hfvae.from_pretrained(PRETRAINED / name)
@@ -86,7 +88,7 @@ def clothes(minutes: float, data: str | None) -> tuple[list[dict[str, Any]], dic
         **pythae_draws(pythae_as_it_comes((1, 28, 28), 32), 50, x.float() / 255, minutes, N),
     }
     found: list[dict[str, Any]] = [
-        {"name": name, "fd": distance(new), "accuracy": distance.accuracy}
+        {"name": name, "fd": distance(new), "accuracy": distance.accuracies.item()}
         for name, new in rows.items()
     ]
     return found, rows
@@ -105,7 +107,7 @@ def main() -> None:
         write("samples", f"python benchmarks/samples.py --minutes {args.minutes:g}", rows)
         return
     keep_freed_memory()
-    found, rows = clothes(args.minutes, args.data)
+    found, rows = rows_of_clothes(args.minutes, args.data)
     sheet = picture(rows).quantize()  # to 256 colours: a third of the bytes
     sheet.save(HERE / "results" / "samples.png", optimize=True)
     print(json.dumps({"rows": found}))

@@ -28,5 +28,4 @@ COSTLY = {
              "million numbers an image"),
 }  # fmt: skip
 # The dearest that the demo takes from a visitor.
-DEAR = {"image_size": 256, "widths": (32, 64, 128), "blocks": 2, "codebook_size": 16384,
-        "embedding_dim": 64}  # fmt: skip
+DEAR = hfvae.VAEConfig(spatial=True, image_size=512)

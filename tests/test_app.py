@@ -500,7 +500,7 @@ def test_work_is_what_is_computed():
 
 @pytest.mark.slow
 def test_the_dearest_model_that_is_welcome_answers_in_a_minute(client, hub, tmp_path):
-    save_cheaply(hfvae.VQVAEConfig(**DEAR), tmp_path)
+    save_cheaply(DEAR, tmp_path)
     hub.add("models/me/dear", {p.name: p.read_bytes() for p in tmp_path.iterdir()})
     picture = uploaded(client, encoded(Image.new("RGB", (256, 256))))
     memory, start = Memory(), time.perf_counter()

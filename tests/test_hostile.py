@@ -189,7 +189,7 @@ def costly_models(demo, hub):
 
 def dear_models(demo, hub):
     """Four visitors ask for all that the dearest model gives which is welcome."""
-    save_cheaply(hfvae.VQVAEConfig(**DEAR), demo.folder / "dear")
+    save_cheaply(DEAR, demo.folder / "dear")
     hub.add("models/me/dear", files_of(demo.folder / "dear"))
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(demo.answer, f"127.0.0.{20 + i}", "me/dear", 64, i) for i in range(4)]
