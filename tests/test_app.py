@@ -855,7 +855,7 @@ def test_a_card_fetches_nothing():
 # Many visitors
 
 
-@pytest.mark.parametrize("calls", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_twenty_visitors_at_once_get_each_their_own(calls, client, demo_url, demo_models, picture):
     files = [picture(f"{i}.png", seed=i) for i in range(4)]
     model = hfvae.from_pretrained(demo_models / "colour")
