@@ -28,6 +28,7 @@ from hfvae.demo.menu import Models
 from hfvae.demo.page import LAUNCH, build
 from hfvae.export import export
 from hfvae.hub import resource
+from hfvae.machine import give_back_large_memory
 from hfvae.space import HARDWARE, SDKS, publish
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,6 +79,7 @@ def main() -> None:
     except OSError as error:
         print(f"app.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    give_back_large_memory()
     demo = build(models, on_gpu=spaces.GPU if spaces else None)
     # Gradio's own words speak of launch(), which nobody calls here.
     _, url, public = demo.launch(

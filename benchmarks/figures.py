@@ -53,8 +53,8 @@ def traversals() -> Image.Image:
 
 
 def interpolations() -> Image.Image:
-    """Ways between new emoji."""
-    model = hfvae.from_pretrained(PRETRAINED / "emoji-vae")
+    """Ways between new avatars."""
+    model = hfvae.from_pretrained(PRETRAINED / "avatars-flow-vae")
     ends = model.sample(10, generator=torch.Generator().manual_seed(3))
     strips = [model.interpolate(*pair, steps=STEPS) for pair in ends.split(2)]
     return rows_of(strips, [""] * len(strips), 1)

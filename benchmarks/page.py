@@ -1,6 +1,6 @@
 """How fast the page without a server is, beside the same drag in the demo; and how it looks.
 
-    python benchmarks/page.py --model pretrained/emoji-vae
+    python benchmarks/page.py --model pretrained/avatars-flow-vae
 
 Opens an export of the model as a file, without a network, and app.py with the same model; drags
 between two pictures for two seconds at 60 moves a second, and writes benchmarks/results/page.json
@@ -73,7 +73,7 @@ def picture(browser: Browser, url: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(ROOT / "pretrained" / "emoji-vae"))
+    parser.add_argument("--model", default=str(ROOT / "pretrained" / "avatars-flow-vae"))
     model = parser.parse_args().model
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         url = export(Path(folder) / "page.html", [model]).as_uri()

@@ -20,6 +20,15 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
+def give_back_large_memory() -> None:
+    """Let the system have what is large as soon as it is freed, for a server that does little.
+
+    glibc would keep more of it with every size that was freed once. Linux with glibc only.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, which then stays
+
+
 def give_back_memory() -> None:
     """Let the system have the memory that was freed: glibc keeps it for the threads that had it."""
     if platform.libc_ver()[0] == "glibc":

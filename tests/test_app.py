@@ -502,9 +502,9 @@ def test_work_is_what_is_computed():
 def test_the_dearest_model_that_is_welcome_answers_in_a_minute(client, hub, tmp_path):
     save_cheaply(DEAR, tmp_path)
     hub.add("models/me/dear", {p.name: p.read_bytes() for p in tmp_path.iterdir()})
-    picture = uploaded(client, encoded(Image.new("RGB", (256, 256))))
+    picture = uploaded(client, encoded(Image.new("RGB", (512, 512))))
     memory, start = Memory(), time.perf_counter()
-    event, text = call(client, "interpolate", "me/dear", picture, picture, 64, "lerp")
+    event, text = call(client, "interpolate", "me/dear", picture, picture, 40, "lerp")
     assert event == "complete", text
     assert time.perf_counter() - start < 60
     assert memory.growth() < 1500

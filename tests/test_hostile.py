@@ -188,11 +188,11 @@ def costly_models(demo, hub):
 
 
 def dear_models(demo, hub):
-    """Four visitors ask for all that the dearest model gives which is welcome."""
+    """Four visitors ask for all images that the dearest model gives which is welcome."""
     save_cheaply(DEAR, demo.folder / "dear")
     hub.add("models/me/dear", files_of(demo.folder / "dear"))
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(demo.answer, f"127.0.0.{20 + i}", "me/dear", 64, i) for i in range(4)]
+        asked = [pool.submit(demo.answer, f"127.0.0.{20 + i}", "me/dear", 40, i) for i in range(4)]
         found = [answer.result() for answer in asked]
     assert all("event: complete" in text or "seconds" in text for text in found), found
 
