@@ -11,7 +11,7 @@ from gradio.utils import LRUCache
 
 from ..machine import give_back_memory
 
-WAITING = 96  # calls in the queue
+WAITING = 64  # calls in the queue
 EACH = 24  # of one visitor: one address may be that of a whole class
 UNREAD = 256  # sessions whose answers are kept until they are fetched
 SERVED = 1000  # visitors and sessions of whom is known when they were served
