@@ -118,6 +118,7 @@ def demo_url(demo_models, tmp_path_factory):
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         import app
 
+        app.give_back_large_memory()  # as main does
         sources = [str(demo_models / name) for name in DEMO_MODELS]
         demo = app.build(app.Models(sources, allow_hub=True))
         _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
