@@ -13,14 +13,14 @@ import { joined } from "./arrays.js"
 
 const METHODS = [
   "encode", "decode", "reconstruct", "sample", "interpolate", "between", "traverse", "axes",
-  "codes", "decodeCodes",
+  "codes", "decodeCodes", "encodeBase", "decodeBase",
 ]
 
 const startWorker = () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" })
 
 /**
  * A model in a worker of its own: its methods, `config`, `latents` {view, shape, events,
- * codebookSize}, `samples` (whether it can), and `close()`.
+ * codebookSize}, `samples` (whether it can), `letter` (of its prior's base), and `close()`.
  *
  * @throws Error named HubError whose message says why this is no model that the page can run
  */

@@ -50,12 +50,17 @@ class Point {
 
   /** What each entry carries, from the h of many images: by how much it differs between them. */
   weights(hs) {
-    const variances = hs[0].map((_, i) => {
-      const mean = hs.reduce((sum, h) => sum + h[i], 0) / hs.length
-      return hs.reduce((sum, h) => sum + (h[i] - mean) ** 2, 0) / (hs.length - 1)
-    })
-    return [variances, "variance"]
+    return variances(hs)
   }
+}
+
+/** How much each entry of some vectors differs between them. */
+export function variances(rows) {
+  const found = rows[0].map((_, i) => {
+    const mean = rows.reduce((sum, row) => sum + row[i], 0) / rows.length
+    return rows.reduce((sum, row) => sum + (row[i] - mean) ** 2, 0) / (rows.length - 1)
+  })
+  return [found, "variance"]
 }
 
 /** h = (μ, log σ²) of q(z|x) = N(μ, σ²). Kingma & Welling 2014 (arXiv:1312.6114). */

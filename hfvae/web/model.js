@@ -17,7 +17,7 @@ import { makePrior } from "./priors.js"
 import { Random } from "./random.js"
 import { Safetensors, damaged } from "./safetensors.js"
 
-const MAX_MULTIPLICATIONS = 5e9 // of an image: some seconds
+const MAX_MULTIPLICATIONS = 25e9 // of an image, as in hfvae/demo/work.py: up to ten seconds
 const MAX_NUMBERS = 2 ** 22 // in the widest layer of an image
 const AT_ONCE = 8 // draws from a prior
 
@@ -82,8 +82,9 @@ class Model {
 
   /** What a page may want to know of it, as plain data. */
   get facts() {
-    const { config, work, latents: { view, shape, events, codebookSize }, prior: { samples } } = this
-    return { config, work, samples, latents: { view, shape, events, codebookSize } }
+    const { config, work, latents: { view, shape, events, codebookSize } } = this
+    const { samples, letter } = this.prior
+    return { config, work, samples, letter, latents: { view, shape, events, codebookSize } }
   }
 
   /** Images -> the latents that `decode` takes; no noise. */
@@ -170,10 +171,20 @@ class Model {
     return joined(Array.from(values, (value) => this.image(this.latents.replace(mode, dim, value))))
   }
 
-  /** The latents of a vector that tell most of many images: {dims, weights, unit}. */
+  /** Images -> the base of the prior, where single entries lead from one likely image to another. */
+  encodeBase(pixels) {
+    return joined(this.modes(pixels).map((mode) => this.prior.toBase(mode)))
+  }
+
+  decodeBase(u) {
+    const rows = rowsOf(u, this.latents.shape, "latents")
+    return joined(rows.map((row) => this.image(this.prior.fromBase(row))))
+  }
+
+  /** The entries of the base of a vector that tell most of many images: {dims, weights, unit}. */
   axes(pixels, most) {
     const hs = rowsOf(pixels, this.encoder.shape, "images").map((x) => this.encoder.run(x))
-    const [weights, unit] = this.latents.weights(hs)
+    const [weights, unit] = this.prior.tells(this.latents, hs)
     const dims = Array.from(weights.keys()).sort((i, j) => weights[j] - weights[i]).slice(0, most)
     return { dims, weights: dims.map((i) => weights[i]), unit }
   }

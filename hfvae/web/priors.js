@@ -4,7 +4,8 @@
 // `rows(noise, n)` finds those of each draw in the flat array that Python's prior draws for n:
 //   standard-normal, flow    n · D normals
 //   mixture                  n uniform numbers, then n · D normals
-//   uniform, autoregressive  n · T uniform numbers, T being the places of the grid, row by row
+//   uniform, autoregressive  n · T uniform numbers, T being the places of the grid, row by row;
+//                            over vectors of C numbers, then n · T · C normals
 
 import { product } from "./arrays.js"
 import { HubError } from "./errors.js"
@@ -12,6 +13,7 @@ import {
   argmax, bounded, gelu, inverse, inverseCdf, layerNorm, silu, softmax,
 } from "./functional.js"
 import { linear, makeFilters } from "./kernels.js"
+import { variances } from "./latents.js"
 
 export const makePrior = (config, shape, tensors) => new {
   none: NoPrior,
@@ -40,12 +42,19 @@ class Prior {
   }
 
   /** Where ways between latents run: a flow's base space, in which p is N(0, I). */
+  letter = "z"
+
   toBase(z) {
     return z
   }
 
   fromBase(u) {
     return u
+  }
+
+  /** What each entry of the base carries, from the h of many images. */
+  tells(latents, hs) {
+    return latents.weights(hs)
   }
 }
 
@@ -147,8 +156,14 @@ class Flow extends StandardNormal {
     return numbers + this.layers.length * this.size ** 3
   }
 
+  letter = "u"
+
   toBase(z) {
     return this.layers.reduce((u, layer) => layer.forward(u), z)
+  }
+
+  tells(latents, hs) {
+    return variances(hs.map((h) => this.toBase(latents.mode(h))))
   }
 
   fromBase(u) {

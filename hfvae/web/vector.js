@@ -1,4 +1,5 @@
-// Latents that are numbers: sliders for those that tell most, and a map of the first two.
+// Latents that are numbers: sliders for those that tell most, and a map of the first two. Here z is
+// where the base of the prior is, as in hfvae/demo/explorers.py.
 
 import { element } from "./card.js"
 import { show } from "./pictures.js"
@@ -30,7 +31,7 @@ export function vector(app, draw) {
   }
 
   function moved() {
-    draw("decode", z.slice())
+    draw("decodeBase", z.slice())
     sliders.querySelectorAll("input").forEach((input, i) => {
       input.value = at(telling[i])
       input.nextSibling.value = z[telling[i].dim].toFixed(2)
@@ -58,7 +59,7 @@ export function vector(app, draw) {
       const y = Math.floor(i / MAP)
       from[across.dim] = across.low + ((across.high - across.low) * (x + 0.5)) / MAP
       if (down) from[down.dim] = down.low + ((down.high - down.low) * (y + 0.5)) / MAP
-      const pixels = await entry.model.decode(from)
+      const pixels = await entry.model.decodeBase(from)
       if (entry !== app.entry) return
       show(one, pixels, frame)
       context.drawImage(one, x * w, y * h, w, h)
@@ -87,8 +88,8 @@ export function vector(app, draw) {
       sliders.hidden = map.hidden = hidden
     },
     async show(entry, pixels) {
-      const found = await entry.model.encode(pixels)
-      draw("decode", found)
+      const found = await entry.model.encodeBase(pixels)
+      draw("decodeBase", found)
       entry.telling ??= entry.model.samples ? await compare(entry) : around(found)
       if (entry !== app.entry) return
       z = found
@@ -127,18 +128,19 @@ export function vector(app, draw) {
 
 // The latents that differ most between new images, and three standard deviations to each side.
 async function compare({ model, measured }) {
+  const { letter } = model
   const images = await model.sample(COMPARED, 0)
   const { dims, weights, unit } = await model.axes(images, SLIDERS)
-  const z = await model.encode(images)
+  const z = await model.encodeBase(images)
   return dims.map((dim, k) => {
     const values = Array.from({ length: COMPARED }, (_, i) => z[i * (z.length / COMPARED) + dim])
     const mean = values.reduce((a, b) => a + b) / COMPARED
     const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (COMPARED - 1)
     const spread = 3 * Math.max(1e-3, Math.sqrt(variance))
     const factors = Object.keys(measured).filter(
-      (key) => key.startsWith("latent_") && measured[key] === dim,
+      (key) => letter === "z" && key.startsWith("latent_") && measured[key] === dim,
     )
-    const name = [`z${dim}`, ...factors.map((key) => key.slice(7))].join(" · ")
+    const name = [`${letter}${dim}`, ...factors.map((key) => key.slice(7))].join(" · ")
     return {
       dim,
       name,
