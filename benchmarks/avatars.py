@@ -1,6 +1,6 @@
 """How good new avatars are, and the pictures half-way between two: of hfvae's models and a peer's.
 
-    python benchmarks/avatars.py                # an hour and a quarter on one core
+    python benchmarks/avatars.py
     python benchmarks/avatars.py --minutes 1    # a quick look
 
 Every row but those of training images and of the bundled model is trained for as long, on the same
@@ -119,11 +119,10 @@ def rows(minutes: float) -> list[dict[str, Any]]:
     measure = Measure()
     some = measure.known.pixels[:NEW].clone()
     found: list[dict[str, Any]] = [{"name": "training images", "fd": measure.distance(some)}]
-    if BUNDLED.exists():
-        model = hfvae.from_pretrained(BUNDLED)
-        found.append({"name": "the bundled flow-vae"} | measure.of(model))
-        found.append({"name": "the same, straight ways in z"} | straight(measure, model))
+    model = hfvae.from_pretrained(BUNDLED)
     found += [
+        {"name": "the bundled flow-vae"} | measure.of(model),
+        {"name": "the same, straight ways in z"} | straight(measure, model),
         {"name": "flow-vae"} | ours("flow", minutes, measure),
         {"name": "vae, N(0, I)"} | ours("standard-normal", minutes, measure),
         {"name": "pythae VAE, hfvae's network"} | theirs(minutes, measure),

@@ -1,6 +1,6 @@
 """Train the models in pretrained/, each by the one command that stands on its card.
 
-    python benchmarks/pretrained.py                      # two and a half hours on a CPU core
+    python benchmarks/pretrained.py                      # hours on a CPU core
     python benchmarks/pretrained.py sprites-beta-vae     # one of them
 
 `--data DIR` says where Fashion-MNIST is, as for train.py's --data_dir.

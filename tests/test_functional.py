@@ -173,13 +173,13 @@ def test_slerp_is_lerp_where_no_angle_is_defined(b):
 
 
 def test_the_nearest_codes_are_found_in_little_memory():
-    z, codebook = torch.randn(4, 1024, 2), torch.randn(32768, 2)
+    z, codebook = torch.randn(16, 1024, 2), torch.randn(32768, 2)
     setting = (
         "import torch; from hfvae import functional as F;"
-        "z, codebook = torch.randn(4, 1024, 2), torch.randn(32768, 2)"
+        "z, codebook = torch.randn(16, 1024, 2), torch.randn(32768, 2)"
     )
-    assert growth_alone(setting, "F.nearest(z, codebook)") < 300  # MB; all distances are 540
+    assert growth_alone(setting, "F.nearest(z, codebook)") < 400  # MB; all distances are 2 GB
     found = F.nearest(z, codebook)
-    assert found.shape == (4, 1024)
+    assert found.shape == (16, 1024)
     assert torch.equal(found[3, 5:9], torch.cdist(z[3, 5:9], codebook).argmin(-1))
     assert F.nearest(z[:0], codebook).shape == (0, 1024)

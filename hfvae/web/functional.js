@@ -64,6 +64,12 @@ export function clippedLogisticMean(mean, scale) {
   return Math.min(Math.max(mass, 0), 1)
 }
 
+/** How much each entry of some vectors differs between them, over n − 1. */
+export const variances = (rows) => rows[0].map((_, i) => {
+  const mean = rows.reduce((sum, row) => sum + row[i], 0) / rows.length
+  return rows.reduce((sum, row) => sum + (row[i] - mean) ** 2, 0) / (rows.length - 1)
+})
+
 // Ways between two latents
 
 /** (1 − t) · a + t · b. */

@@ -36,7 +36,7 @@ export function grid(app, draw) {
   surface.onpointermove = (event) => event.buttons && surface.onpointerdown(event)
   surface.onkeydown = (event) => {
     const step = MOVES[event.key]
-    if (!step) return
+    if (!step || !z) return
     event.preventDefault()
     dab(place[0] + step[0] / shape[2], place[1] + step[1] / shape[1])
   }
@@ -52,6 +52,7 @@ export function grid(app, draw) {
   }, app.failed)
   document.getElementById("another").onclick = () => choose()
   document.getElementById("again").onclick = () => {
+    if (!own) return
     z = own.slice()
     draw("decode", own.slice())
   }

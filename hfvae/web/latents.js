@@ -5,7 +5,7 @@
 
 import { product } from "./arrays.js"
 import { fsqLevels } from "./configs.js"
-import { levelValue, nearest, roundToLevel } from "./functional.js"
+import { levelValue, nearest, roundToLevel, variances } from "./functional.js"
 import { gridOf } from "./networks.js"
 
 export function makeLatents(config, tensors) {
@@ -50,17 +50,8 @@ class Point {
 
   /** What each entry carries, from the h of many images: by how much it differs between them. */
   weights(hs) {
-    return variances(hs)
+    return [variances(hs), "variance"]
   }
-}
-
-/** How much each entry of some vectors differs between them. */
-export function variances(rows) {
-  const found = rows[0].map((_, i) => {
-    const mean = rows.reduce((sum, row) => sum + row[i], 0) / rows.length
-    return rows.reduce((sum, row) => sum + (row[i] - mean) ** 2, 0) / (rows.length - 1)
-  })
-  return [found, "variance"]
 }
 
 /** h = (μ, log σ²) of q(z|x) = N(μ, σ²). Kingma & Welling 2014 (arXiv:1312.6114). */

@@ -10,10 +10,9 @@
 import { product } from "./arrays.js"
 import { HubError } from "./errors.js"
 import {
-  argmax, bounded, gelu, inverse, inverseCdf, layerNorm, silu, softmax,
+  argmax, bounded, gelu, inverse, inverseCdf, layerNorm, silu, softmax, variances,
 } from "./functional.js"
 import { linear, makeFilters } from "./kernels.js"
-import { variances } from "./latents.js"
 
 export const makePrior = (config, shape, tensors) => new {
   none: NoPrior,
@@ -26,6 +25,7 @@ export const makePrior = (config, shape, tensors) => new {
 
 class Prior {
   samples = true
+  letter = "z" // what an entry of its base is called
 
   constructor(shape, draw) {
     this.size = product(shape)
@@ -42,8 +42,6 @@ class Prior {
   }
 
   /** Where ways between latents run: a flow's base space, in which p is N(0, I). */
-  letter = "z"
-
   toBase(z) {
     return z
   }
@@ -142,6 +140,8 @@ class GaussianMixture extends Prior {
 
 /** p(z) = N(f(z); 0, I) · |∂f/∂z| for an invertible f. Dinh et al. 2017 (arXiv:1605.08803). */
 class Flow extends StandardNormal {
+  letter = "u"
+
   constructor(config, shape, tensors) {
     super(config, shape)
     takeFitted(tensors)
@@ -156,14 +156,12 @@ class Flow extends StandardNormal {
     return numbers + this.layers.length * this.size ** 3
   }
 
-  letter = "u"
-
   toBase(z) {
     return this.layers.reduce((u, layer) => layer.forward(u), z)
   }
 
   tells(latents, hs) {
-    return variances(hs.map((h) => this.toBase(latents.mode(h))))
+    return [variances(hs.map((h) => this.toBase(latents.mode(h)))), "variance"]
   }
 
   fromBase(u) {
