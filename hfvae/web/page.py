@@ -51,7 +51,7 @@ def page(models: Mapping[str, Mapping[str, bytes] | None], hub: str | None = Non
     data.append(_data('id="script"', _base64(gzip.compress(code.encode(), mtime=0))))
     data.append(f'<script type="module">{START}</script>\n</body>\n</html>\n')
     # Nothing else runs, whatever the files of a model hold, and nobody else is asked. The page
-    # evaluates no text as code; browsers' own tools, which test it, do.
+    # evaluates no text as code, only the bytes of simd.js; browsers' own tools, which test it, do.
     rules = {
         "default-src": "'none'", "script-src": f"{_hash(START)} blob: 'unsafe-eval'",
         "worker-src": "blob:", "style-src": _hash(style), "img-src": "data: blob:",

@@ -370,13 +370,11 @@ class TransformerLayer {
 
 const add = (a, b) => a.map((value, i) => value + b[i])
 
-const takeLinear = (tensors, name, inputs, outputs) => ({
-  weight: tensors.take(`${name}.weight`, [outputs, inputs]),
-  bias: tensors.take(`${name}.bias`, [outputs]),
-  outputs,
-  rows: 1,
-  span: inputs,
-})
+function takeLinear(tensors, name, inputs, outputs) {
+  const weight = tensors.take(`${name}.weight`, [outputs, inputs])
+  const bias = tensors.take(`${name}.bias`, [outputs])
+  return makeFilters(outputs, 1, inputs, bias, (o, _, k) => weight[o * inputs + k])
+}
 
 const takeNorm = (tensors, name, width) =>
   ["weight", "bias"].map((kind) => tensors.take(`${name}.${kind}`, [width]))
