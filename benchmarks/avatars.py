@@ -18,7 +18,7 @@ from typing import Any
 
 import peers
 import torch
-from frechet import Distance, drawn, eight_bits
+from frechet import avatars, drawn, eight_bits
 from run import ROOT, fit, write
 from torch import Tensor
 
@@ -48,8 +48,7 @@ class Measure:
 
     def __init__(self) -> None:
         self.known, self.held_out = (load_images("avatars", part) for part in ("train", "test"))
-        sets = [(part.pixels.clone(), part.factors) for part in (self.known, self.held_out)]
-        self.distance = Distance(*sets, counts=self.known.drawn.counts, epochs=8)
+        self.distance = avatars(self.known, self.held_out)
         self.images = dataclasses.replace(self.held_out, factors=None, drawn=None)
         self.real = self.held_out.pixels[: 2 * PAIRS].float() / 255
         self.features = self.feature(self.held_out.pixels)

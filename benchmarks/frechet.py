@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from hfvae.data import ImageSet
+
 N = 10_000  # images for each distance
 
 
@@ -100,6 +102,12 @@ def clothes(data: str | None) -> Distance:
     train, test = (FashionMNIST(data or CACHE, train=part) for part in (True, False))
     known, real = ((part.data[:, None], part.targets[:, None]) for part in (train, test))
     return Distance(known, real, counts=(10,), epochs=3)
+
+
+def avatars(known: ImageSet, held_out: ImageSet) -> Distance:
+    """From held-out avatars, by the factors of both sets."""
+    sets = [(part.pixels.clone(), part.factors) for part in (known, held_out)]
+    return Distance(*sets, counts=known.drawn.counts, epochs=8)
 
 
 def eight_bits(images: Tensor) -> Tensor:

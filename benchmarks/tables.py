@@ -97,6 +97,10 @@ MEASURED: dict[str, list[Column]] = {
         Column("decode_ms", "decoding one, ms", ".1f"),
         Column("blocked_ms", "longest block of the page, ms", ".0f"),
     ],
+    "sliders": [
+        Column("own", "pictures whose factor of that name changes", ".0%"),
+        Column("others", "another factor", ".0%"),
+    ],
     "latent_gaps": [
         Column("distance", "KL(codes ‖ N(0, I)), nats", ".1f"),
         Column("psnr", "PSNR, dB", ".1f"),

@@ -18,14 +18,14 @@ from . import functional as F
 from .base import BaseAutoencoder
 from .data import DataError, ImageSet, load_images
 from .data.drawn import Drawn
-from .disentanglement import dci, factor_vae_score, information, mig, sap
+from .disentanglement import dci, factor_vae_score, mig, sap
 from .errors import NEEDS_TRAIN, expand
 from .hub import write_folder
 from .machine import keep_freed_memory
 from .models import from_pretrained
 
 LARGEST_BATCH = 2**20  # numbers in a batch of images
-TELLING = 0.25  # the share of a factor that the latent called after it tells at least
+EXPLAINED = 0.5  # how much of a latent's variance the factor explains that it is called after
 FACTOR_SAMPLES = 10_000  # for the disentanglement scores, as their papers have it
 
 
@@ -103,7 +103,8 @@ def latent_metrics(model: BaseAutoencoder, images: ImageSet, seed: int) -> dict[
 def disentanglement(model: BaseAutoencoder, drawn: Drawn, seed: int) -> dict[str, float]:
     """All scores, on images of a set of known factors.
 
-    And `latent_x`, the number of the latent that tells most about the factor x, and so on.
+    And `latent_x`, the number of the latent that varies with the factor x, where the prior's base
+    is, and so on.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -112,13 +113,13 @@ def disentanglement(model: BaseAutoencoder, drawn: Drawn, seed: int) -> dict[str
 
     factors = drawn.draw_factors(FACTOR_SAMPLES, generator)
     z = torch.cat([encode(drawn.images(some)) for some in factors.split(256)])
-    told = information(z, factors)
-    telling = {
-        f"latent_{name}": int(shares.argmax())
-        for name, shares in zip(drawn.values, told, strict=True)
-        if shares.max() > TELLING
-    }
-    return telling | {
+    base = torch.cat([model.prior.to_base(some.to(model.device)).cpu() for some in z.split(256)])
+    named = {}
+    for name, values in zip(drawn.values, factors.T, strict=True):
+        explained = F.correlation_ratio(base, values)
+        if explained.max() > EXPLAINED:
+            named[f"latent_{name}"] = int(explained.argmax())
+    return named | {
         "mig": mig(z, factors),
         "sap": sap(z, factors),
         **dci(z, factors),

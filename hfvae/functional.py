@@ -302,3 +302,41 @@ def inverse_affine_coupling(y: Tensor, shift: Tensor, log_scale: Tensor) -> Tens
 def bounded(s: Tensor, most: float = 2) -> Tensor:
     """2 · tanh(s/2): s where it is small, never beyond ±2, so that no step of a flow explodes."""
     return most * torch.tanh(s / most)
+
+
+# Factors that are known
+
+
+def means_by_value(z: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of z at each value of a factor, less that of all, (V, D), and its share, (V,).
+
+    z is (N, D), values int64 (N,).
+    """
+    _, which, counts = values.unique(return_inverse=True, return_counts=True)
+    sums = z.new_zeros(len(counts), z.shape[1]).index_add(0, which, z - z.mean(0))
+    return sums / counts[:, None], counts.to(z) / len(z)
+
+
+def correlation_ratio(z: Tensor, values: Tensor) -> Tensor:
+    """What share of the variance of each entry of z a factor explains, η², (D,) in [0, 1].
+
+    The variance of the means at each value over that of all: Pearson 1905, one-way ANOVA.
+    """
+    means, shares = means_by_value(z.double(), values)
+    return shares @ means.square() / z.double().var(0, correction=0).clamp(min=1e-12)
+
+
+def factor_axes(z: Tensor, factors: Tensor) -> Tensor:
+    """Orthogonal (D, D), whose first columns are the ways on which factors move z.
+
+    For each of the factors, int64 (N, K), the first principal component of the mean of z (N, D) at
+    its values; that of the largest variance first, each at right angles to those before.
+    """
+    found = []
+    for values in factors.T:
+        means, shares = means_by_value(z.double(), values)
+        _, spread, ways = torch.linalg.svd(shares.sqrt()[:, None] * means, full_matrices=False)
+        found.append((spread[0].item(), ways[0]))
+    found.sort(key=lambda pair: -pair[0])
+    ways = torch.stack([way for _, way in found[: z.shape[1]]], dim=1)
+    return torch.linalg.qr(ways, mode="complete")[0].to(z)

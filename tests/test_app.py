@@ -813,8 +813,8 @@ def test_a_new_kind_of_latent_and_a_new_prior_open_as_they_are(tmp_path, monkeyp
     assert not codes.visible
     assert sliders.value["labels"][0].endswith(" variance")
     assert plane.value["hint"].startswith("move over the map")
-    left = SimpleNamespace(_data={"kind": "sliders", "at": [1.0] * 6})
-    assert act.move(None, a, left)["at"] == [1.0] * 6
+    left = SimpleNamespace(_data={"kind": "sliders", "at": [1.0] * len(sliders.value["labels"])})
+    assert act.move(None, a, left)["at"] == left._data["at"]
     moved = act.move(None, a, SimpleNamespace(_data={"kind": "plane", "at": [0.0, 1.0]}))
     assert moved.props["exact"]["picture"].startswith("data:image")
     found = act.explore(None, a, 159, -1.0)

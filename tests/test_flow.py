@@ -8,6 +8,7 @@ import torch
 
 import hfvae
 from hfvae import VAE, VAEConfig
+from hfvae import functional as F
 from hfvae.demo.explorers import VectorExplorer
 from hfvae.latents.gaussian import GaussianPosterior
 from hfvae.priors.flow import Flow
@@ -74,6 +75,43 @@ def test_draws_follow_the_density(generator):
     torch.testing.assert_close(flow.sample(3, 0.0), mode, atol=1e-6, rtol=0)
 
 
+def test_factors_that_are_known_become_axes_of_the_base():
+    """At no cost: the density stays. Before, no axis means anything."""
+    flow, directions = trained_flow(8), torch.linalg.qr(torch.randn(8, 8))[0]
+    z = flow.sample(5000)
+    along = flow.to_base(z) @ directions[:, :3]
+    values = torch.bucketize(along, torch.tensor([-1.0, -0.3, 0.3, 1.0]))
+    factors = torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)  # the last never changes
+
+    def explained():
+        return torch.stack([F.correlation_ratio(flow.to_base(z), v) for v in factors.T])
+
+    before, nats = explained(), flow.nll(z)
+    flow.turn(z, factors)
+    torch.testing.assert_close(flow.nll(z), nats, atol=1e-3, rtol=0)
+    torch.testing.assert_close(flow.from_base(flow.to_base(z)), z, atol=1e-3, rtol=1e-3)
+    after = explained()
+    assert (after[:3].max(1).values > 0.8).all()
+    assert (before[:3].max(1).values < 0.8).any()
+    assert sorted(after[:3].argmax(1).tolist()) == [0, 1, 2]
+    assert (after[3] < 1e-9).all()
+
+
+def test_a_factor_explains_what_does_not_vary_within_its_values():
+    values = torch.randint(3, (300,))
+    z = torch.randn(300, 2) + torch.stack([values, 0 * values], 1)
+    within = torch.stack([z[values == v].var(0, correction=0) for v in range(3)])
+    left = torch.bincount(values) / 300 @ within / z.var(0, correction=0)
+    torch.testing.assert_close(F.correlation_ratio(z, values), 1 - left.double(), atol=1e-5, rtol=0)
+
+
+def test_a_flow_saved_before_its_base_could_turn_loads_unturned(tmp_path):
+    model = VAE(VAEConfig(image_size=8, latent_dim=3, prior="flow")).eval()
+    del model.prior._buffers["axes"]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(hfvae.from_pretrained(tmp_path).prior.axes, torch.eye(3))
+
+
 def test_half_precision_keeps_its_densities():
     flow, z = trained_flow(8), torch.randn(20, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -131,6 +169,8 @@ def test_a_flow_is_learned_with_the_model(tmp_path, train_py):
     assert model.config.prior == "flow"
     assert model.prior.fitted
     assert "fitted the" not in words
+    assert "turned the base of the flow towards the factors" in words
+    assert not torch.allclose(model.prior.axes, torch.eye(4))
     results = json.loads((out / "evaluation.json").read_text())
     assert results["elbo"] == pytest.approx(-results["reconstruction"] - results["kl"], rel=1e-6)
     assert "flow prior" in (out / "README.md").read_text()

@@ -269,7 +269,7 @@ def test_two_hundred_visitors_and_one_with_two_hundred_calls(demo):
     print(f"{len(waits)} of 200 served, in {np.quantile(waits, [0.5, 0.95, 1])} s")
     assert np.median(waits) < 10
     for i, text in served:
-        images, seed = json.loads(text.partition("data: ")[2])
+        images, seed = json.loads(text.partition("event: complete\ndata: ")[2])
         assert seed == i
         expected = demo.model.sample(2, generator=torch.Generator().manual_seed(i))
         for found, image in zip(images, hfvae.to_pil(expected), strict=True):

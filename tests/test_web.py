@@ -148,6 +148,8 @@ def random_model(config):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     if config.prior == "mixture":
         model.prior.fit(torch.randn(200, config.latent_dim), seed=0)
+    if config.prior == "flow":
+        model.prior.turn(torch.randn(200, config.latent_dim), torch.randint(3, (200, 2)))
     return model.eval()
 
 
@@ -235,6 +237,17 @@ def test_ways_between_images(both, mode):
     close(page("interpolate", a, b, 5, mode), expected)
     close(page("between", a, b, [0.25, 1]), model.between(a, b, [0.25, 1]))
     close(page("interpolate", a, a, 3, mode), model.interpolate(a, a, 3, mode))
+
+
+def test_a_flow_saved_before_its_base_could_turn(web, folders, tmp_path):
+    first = hfvae.from_pretrained(folders["flow"])
+    del first.prior._buffers["axes"]
+    first.save_pretrained(tmp_path)
+    model, page = hfvae.from_pretrained(tmp_path), web.open(tmp_path, "first")
+    a, b = images(model).split(1)
+    close(page("interpolate", a, b, 5), model.interpolate(a, b, 5))
+    close(page("encodeBase", a), model.prior.to_base(model.encode(a)))
+    web.call("first", "close")
 
 
 def test_what_a_model_takes_is_what_python_counts(both, web):

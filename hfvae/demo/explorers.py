@@ -16,8 +16,9 @@ from ..images import to_pil
 from .inputs import places, real, seen, several, whole, words
 from .scrubber import data_uri, exact, sheet
 
-LATENTS, PLACES = 6, 11  # sliders, and decoded places on each
+LATENTS, PLACES = 8, 11  # sliders, and decoded places on each
 COMPARED = 64  # new images, to tell which latents differ most
+REACH = 2  # standard deviations, from the middle to either end of a slider
 MAP = 10  # places along each side of the map
 Shown = dict[str, dict[str, Any]]  # what scrubbers show, by their kind
 Picture = Image.Image | None
@@ -48,7 +49,7 @@ class Explorer(ABC):
 
 
 class Telling(NamedTuple):
-    """The latents that tell most: entries of z, with a label, and from where to where to go.
+    """The latents to move: entries of z, with a label, and from where to where to go.
 
     Here and below, z is where the prior's base is: of a flow not the decoder's z. There single
     entries lead from one likely image to another, and in the decoder's z soon out of all of them.
@@ -105,16 +106,18 @@ class VectorExplorer(Explorer):
 
     @cached_property
     def compared(self) -> Telling:
-        """The latents that differ most between new images."""
+        """The latents that stand for factors, and those that differ most between new images."""
         images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
         prior = self.model.prior
         posterior = prior.in_base(self.model.infer(images))
-        dims, weights, unit = self.latents.axes(posterior, LATENTS)
-        factors = self.factors if prior.letter == "z" else {}
+        ranked, weights, unit = self.latents.axes(posterior, self.entries)
+        named = [dim for dim in ranked if dim in self.factors.values()]
+        dims = [*named, *(dim for dim in ranked if dim not in named)][:LATENTS]
         labels = []
-        for dim, weight in zip(dims, weights, strict=True):
-            stands_for = [name for name, entry in factors.items() if entry == dim]
-            labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, f"{weight:.1f} {unit}"]))
+        for dim in dims:
+            stands_for = [name for name, entry in self.factors.items() if entry == dim]
+            weight = f"{weights[ranked.index(dim)]:.1f} {unit}"
+            labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, weight]))
         z = posterior.mode().flatten(1)[:, dims]
         middle, spread = z.mean(0), 3 * z.std(0).clamp(min=1e-3)
         return Telling(dims, labels, middle - spread, middle + spread)

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +27,11 @@ from ..errors import HubError, quoted
 from .lock import locked
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FITTED = "prior.fitted"  # without it, as in the first files, a prior counts as fitted
+# Tensors that the first files lack, and what is meant where they do: (shape) -> values.
+UNSAID: dict[str, Callable[..., Tensor]] = {
+    "prior.fitted": lambda: torch.tensor(True),
+    "prior.axes": lambda dim, _: torch.eye(dim),
+}
 METADATA = "hfvae"  # the entry of the weights' metadata that repeats the config and holds the hash
 FORMAT_VERSION = 2  # the newest that is read; a config says which one it needs
 MAX_CONFIG_BYTES = 100_000
@@ -188,8 +192,8 @@ def read_weights(path: Path, settings: dict[str, Any], model: nn.Module, where: 
         raise HubError(
             f"{where}: {WEIGHTS} is damaged: its SHA-256 is not the one it was saved with"
         )
-    if FITTED in expected:
-        tensors.setdefault(FITTED, torch.tensor(True))
+    for name in expected.keys() & UNSAID.keys() - tensors.keys():
+        tensors[name] = UNSAID[name](*expected[name].shape)
     model.load_state_dict(tensors, assign=True)
 
 
@@ -256,7 +260,7 @@ def _check_names_and_shapes(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], where: str
 ) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    problems = [f"{name} is missing" for name in shapes.keys() - found.keys() - {FITTED}]
+    problems = [f"{name} is missing" for name in shapes.keys() - found.keys() - UNSAID.keys()]
     problems += [f"{name!r:.80} is unexpected" for name in found.keys() - shapes.keys()]
     problems += [
         f"{name} is {quoted(found[name])} and should be {shapes[name]}"

@@ -25,6 +25,7 @@ class Prior(nn.Module, ABC):
 
     later: ClassVar[bool] = False
     samples: ClassVar[bool] = True
+    turns: ClassVar[bool] = False
     letter: ClassVar[str] = "z"
     entry: ClassVar[str] = "one latent"
     words: ClassVar[str] = "draws of its prior"
@@ -81,6 +82,12 @@ class Prior(nn.Module, ABC):
 
     def fit(self, z: Tensor, seed: int = 0) -> None:
         """Fit one that has no parameters to latents (N, ...), however few they are."""
+
+    def turn(self, z: Tensor, factors: Tensor) -> None:
+        """Lay the first axes of the base along what known factors (N, K) change in latents z.
+
+        For one that `turns`, which leaves p as it is.
+        """
 
     def forward(self, z: Tensor) -> Tensor:
         return self.nll(z)

@@ -60,13 +60,19 @@ class Flow(Prior):
     f is couplings, each after a linear map of all of z (Kingma & Dhariwal 2018, arXiv:1807.03039,
     section 3.2). As a VAE's prior: Xu et al. 2019 (arXiv:1905.13452). A new one is N(0, I): it only
     rotates.
+
+    N(0, I) looks the same from all sides. So nothing in images tells what the axes of the base mean
+    (Locatello et al. 2019, arXiv:1811.12359, theorem 1), and they may be turned, at no cost, to
+    mean what factors that are known say: f ends with these `axes`, (dim, dim).
     """
 
+    turns = True
     letter = "u"
     entry = "one number in the base space of the flow, from one likely image to another"
     words = "draws of its flow prior: N(0, I) carried through a learned invertible map"
 
     fitted: Tensor
+    axes: Tensor
 
     def __init__(self, dim: int, layers: int, width: int) -> None:
         super().__init__()
@@ -76,6 +82,7 @@ class Flow(Prior):
             for linear in self.maps:
                 nn.init.orthogonal_(linear)
         self.layers: Any = nn.ModuleList(Coupling(dim, width) for _ in range(layers))
+        self.register_buffer("axes", torch.eye(dim))
         self.register_buffer("fitted", torch.tensor(False))
 
     @classmethod
@@ -85,7 +92,7 @@ class Flow(Prior):
     @property
     def work(self) -> int:
         """Its linear maps are inverted, which takes the cube of their size."""
-        return super().work + len(self.layers) * self.dim**3
+        return super().work + (len(self.layers) + 1) * self.dim**3
 
     def defect(self) -> str | None:
         if not self.log_volume().isfinite():
@@ -94,7 +101,8 @@ class Flow(Prior):
 
     def log_volume(self) -> Tensor:
         """log |det| of all linear maps together."""
-        return torch.linalg.slogdet(self.maps.float())[1].sum()
+        # With the axes: once they are stored in half precision, they do not only turn.
+        return torch.linalg.slogdet(torch.cat([self.maps, self.axes[None]]).float())[1].sum()
 
     def nll(self, z: Tensor) -> Tensor:
         if self.training:  # by train.py or in a loop of one's own
@@ -109,16 +117,21 @@ class Flow(Prior):
             for linear, layer in zip(self.maps.float(), self.layers, strict=True):
                 u, change = layer(u @ linear)
                 log_det = log_det + change
-        return u, log_det
+            return u @ self.axes.float(), log_det
 
     def to_base(self, z: Tensor) -> Tensor:
         return self.carried(z)[0]
 
     def from_base(self, u: Tensor) -> Tensor:
         inverses = torch.linalg.inv(self.maps.double())
+        u = (u.double() @ torch.linalg.inv(self.axes.double())).float()
         for inverse, layer in zip(reversed(inverses), reversed(self.layers), strict=True):
             u = (layer.inverse(u).double() @ inverse).float()
         return u
+
+    @torch.no_grad()
+    def turn(self, z: Tensor, factors: Tensor) -> None:
+        self.axes.copy_(self.axes.float() @ F.factor_axes(self.to_base(z), factors))
 
     @torch.no_grad()
     def in_base(self, posterior: Any) -> Any:

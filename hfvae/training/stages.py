@@ -116,6 +116,8 @@ class PriorStage(Stage):
             self.run.train(self, stop)
         elif prior_class(self.prior).later and not self.trained:
             self.fit()
+        elif self.run.model.prior.turns and (factors := self.run.images.factors) is not None:
+            self.turn(factors)
 
     @property
     def module(self) -> nn.Module:
@@ -150,6 +152,15 @@ class PriorStage(Stage):
         run.model.prior.fit(z, run.config.seed)
         seconds = time.perf_counter() - start
         run.say(f"fitted the {self.prior} to {len(z):,} latents in {seconds:.0f} s")
+
+    def turn(self, factors: Tensor) -> None:
+        """Lay axes of the prior's base along the factors of few images."""
+        run = self.run
+        images = some(run.images, ENOUGH_LATENTS)
+        z = self.encoded(images, lambda posterior: posterior.mode())
+        known = factors[: len(images)].repeat(self.passes, 1)
+        run.model.prior.turn(z.to(run.device), known.to(run.device))
+        run.say(f"turned the base of the {self.prior} towards the factors of the images")
 
     def give_prior(self, most: int | None = None) -> None:
         """The model's new prior, with no more components than there are latents."""

@@ -150,6 +150,11 @@ class Flow extends StandardNormal {
     this.layers = Array.from({ length: count }, (_, i) =>
       new Coupling(tensors, `prior.layers.${i}`, maps.subarray(i * area, (i + 1) * area),
         this.size, config.prior_width))
+    // What turns the base, which the first files do not say.
+    const axes = tensors.has("prior.axes")
+      ? tensors.take("prior.axes", [this.size, this.size])
+      : Float32Array.from({ length: area }, (_, i) => Number(i % (this.size + 1) === 0))
+    this.layers.push(new LinearMap(axes, this.size))
   }
 
   work(numbers) {
@@ -173,16 +178,23 @@ class Flow extends StandardNormal {
   }
 }
 
+/** z W for a W (dim, dim), and back. */
+class LinearMap {
+  constructor(map, dim) {
+    const back = inverse(map, dim)
+    if (!back) throw noDistribution("a linear map of the flow has no inverse")
+    const [W, inverseW] = [map, back].map((m) =>
+      makeFilters(dim, 1, dim, new Float32Array(dim), (o, _, k) => m[k * dim + o]))
+    this.forward = (z) => linear(W, z, 1)
+    this.inverse = (u) => linear(inverseW, u, 1)
+  }
+}
+
 /** (a, b) = z W, then u = (a, b · e^{s(a)} + t(a)): Dinh et al. 2017, eq. 7. */
 class Coupling {
   constructor(tensors, name, map, dim, width) {
     this.kept = Math.floor(dim / 2)
-    const back = inverse(map, dim)
-    if (!back) throw noDistribution("a linear map of the flow has no inverse")
-    const transposed = (m) =>
-      makeFilters(dim, 1, dim, new Float32Array(dim), (o, _, k) => m[k * dim + o])
-    this.map = transposed(map)
-    this.back = transposed(back)
+    this.map = new LinearMap(map, dim)
     const sizes = [this.kept, width, width, 2 * (dim - this.kept)]
     this.net = [0, 1, 2].map((i) =>
       takeLinear(tensors, `${name}.net.${2 * i}`, sizes[i], sizes[i + 1]))
@@ -197,7 +209,7 @@ class Coupling {
   }
 
   forward(z) {
-    const u = linear(this.map, z, 1), b = u.subarray(this.kept)
+    const u = this.map.forward(z), b = u.subarray(this.kept)
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
     b.forEach((value, i) => (b[i] = value * scale[i] + shift[i]))
     return u
@@ -207,7 +219,7 @@ class Coupling {
     const z = u.slice(), b = z.subarray(this.kept)
     const [shift, scale] = this.terms(u.subarray(0, this.kept))
     b.forEach((value, i) => (b[i] = (value - shift[i]) / scale[i]))
-    return linear(this.back, z, 1)
+    return this.map.inverse(z)
   }
 }
 

@@ -5,8 +5,9 @@ import { element } from "./card.js"
 import { show } from "./pictures.js"
 import { latest } from "./turns.js"
 
-const SLIDERS = 6
+const SLIDERS = 8
 const COMPARED = 32 // new images, to tell which latents differ most
+const REACH = 2 // standard deviations, from the middle to either end of a slider
 const MAP = 7
 const LARGE = 96 // pictures along each side of the map, and pixels that each has at most
 const STEPS = {
@@ -126,21 +127,24 @@ export function vector(app, draw) {
   }
 }
 
-// The latents that differ most between new images, and three standard deviations to each side.
+// The latents that stand for factors, and those that differ most between new images; and from
+// where to where they go.
 async function compare({ model, measured }) {
   const { letter } = model
   const images = await model.sample(COMPARED, 0)
-  const { dims, weights, unit } = await model.axes(images, SLIDERS)
   const z = await model.encodeBase(images)
-  return dims.map((dim, k) => {
+  const { dims, weights, unit } = await model.axes(images, z.length / COMPARED)
+  const named = (dim) =>
+    Object.keys(measured).filter((key) => key.startsWith("latent_") && measured[key] === dim)
+  const ranked = [...dims.keys()].sort((a, b) => !named(dims[a]).length - !named(dims[b]).length)
+  return ranked.slice(0, SLIDERS).map((k) => {
+    const dim = dims[k]
     const values = Array.from({ length: COMPARED }, (_, i) => z[i * (z.length / COMPARED) + dim])
     const mean = values.reduce((a, b) => a + b) / COMPARED
     const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (COMPARED - 1)
-    const spread = 3 * Math.max(1e-3, Math.sqrt(variance))
-    const factors = Object.keys(measured).filter(
-      (key) => letter === "z" && key.startsWith("latent_") && measured[key] === dim,
-    )
-    const name = [`${letter}${dim}`, ...factors.map((key) => key.slice(7))].join(" · ")
+    const spread = REACH * Math.max(1e-3, Math.sqrt(variance))
+    const factors = named(dim).map((key) => key.slice("latent_".length).replaceAll("_", " "))
+    const name = [`${letter}${dim}`, ...factors].join(" · ")
     return {
       dim,
       name,
@@ -153,7 +157,7 @@ async function compare({ model, measured }) {
 
 // Of a model that cannot draw images to compare: the first latents, around where they are.
 function around(z) {
-  const spread = 3 * Math.max(1e-3, Math.hypot(...z) / Math.sqrt(z.length))
+  const spread = REACH * Math.max(1e-3, Math.hypot(...z) / Math.sqrt(z.length))
   return Array.from(z.subarray(0, SLIDERS), (value, dim) => ({
     dim,
     low: value - spread,
