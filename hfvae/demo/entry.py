@@ -28,6 +28,7 @@ PICTURES = ("samples", "reconstructions")  # .png, of which its card speaks
 LARGEST = 1024  # pixels a side of a picture beside its card
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
 FAR = 8.0  # dB below the usual: so are 3 held-out images in 1000, and most of other kinds
+GUESSING = 8.0  # bits/dim that 8-bit pixels cost somebody who knows nothing of them
 LIKENESS = ("Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal.")
 STRANGE = (
     "This is not the kind of picture that this model knows: what you see is the nearest thing "
@@ -123,8 +124,11 @@ class Entry:
         noise = torch.Generator().manual_seed(0)
         nats = -model.elbo(model.likelihood.observe(x, noise), noise).item()
         bits = model.likelihood.bits_per_dim(nats, model.config.dims)
-        text += f" It surprises the model by {bits:.2f} bits/dim{_usually(self.usual_bits, 2)}"
-        return text + f", {nats:,.0f} nats in all: the more, the stranger."
+        usual = _usually(self.usual_bits, 2)
+        if not bits < GUESSING:  # under a flow it may be billions, which says no more
+            return text + f" It surprises the model by more than {GUESSING:g} bits/dim{usual}."
+        text += f" It surprises the model by {bits:.2f} bits/dim{usual}, {nats:,.0f} nats in all"
+        return text + ": the more, the stranger."
 
 
 def describe(card: str, pictures: Mapping[str, Image.Image] | None = None) -> str:
