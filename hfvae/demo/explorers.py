@@ -18,7 +18,7 @@ from .scrubber import data_uri, exact, sheet
 
 LATENTS, PLACES = 8, 11  # sliders, and decoded places on each
 COMPARED = 64  # new images, to tell which latents differ most
-REACH = 2  # standard deviations, from the middle to either end of a slider
+WITHIN = 0.9  # of them lie between the ends of a slider
 MAP = 10  # places along each side of the map
 Shown = dict[str, dict[str, Any]]  # what scrubbers show, by their kind
 Picture = Image.Image | None
@@ -119,8 +119,8 @@ class VectorExplorer(Explorer):
             weight = f"{weights[ranked.index(dim)]:.1f} {unit}"
             labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, weight]))
         z = posterior.mode().flatten(1)[:, dims]
-        middle, spread = z.mean(0), 3 * z.std(0).clamp(min=1e-3)
-        return Telling(dims, labels, middle - spread, middle + spread)
+        low, high = z.quantile(torch.tensor([(1 - WITHIN) / 2, (1 + WITHIN) / 2]).to(z), dim=0)
+        return Telling(dims, labels, low, high.maximum(low + 1e-3))
 
     def decoded(self, z: Tensor) -> Tensor:
         """Many latents (N, D), a few at a time: their images may be large."""

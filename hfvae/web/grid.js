@@ -1,10 +1,10 @@
 // Latents that are a grid of vectors: a second picture, painted into the first place by place.
 
+import { follow } from "./follow.js"
 import { show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const BRUSH = 0.08 // its radius, of the picture's sides
-const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 const within = (share) => Math.min(0.999, Math.max(0, share))
 
 export function grid(app, draw) {
@@ -29,17 +29,9 @@ export function grid(app, draw) {
     }
     draw("decode", z.slice())
   }
-  surface.onpointerdown = (event) => {
-    surface.setPointerCapture(event.pointerId)
-    dab(event.offsetX / surface.clientWidth, event.offsetY / surface.clientHeight)
-  }
-  surface.onpointermove = (event) => event.buttons && surface.onpointerdown(event)
-  surface.onkeydown = (event) => {
-    const step = MOVES[event.key]
-    if (!step || !z) return
-    event.preventDefault()
-    dab(place[0] + step[0] / shape[2], place[1] + step[1] / shape[1])
-  }
+  follow(surface, dab, (dx, dy) => {
+    if (z) dab(place[0] + dx / shape[2], place[1] + dy / shape[1])
+  })
 
   const choose = latest(async () => {
     const { entry } = app

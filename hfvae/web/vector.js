@@ -2,20 +2,16 @@
 // where the base of the prior is, as in hfvae/demo/explorers.py.
 
 import { element } from "./card.js"
+import { follow } from "./follow.js"
 import { show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const SLIDERS = 8
 const COMPARED = 32 // new images, to tell which latents differ most
-const REACH = 2 // standard deviations, from the middle to either end of a slider
+const WITHIN = 0.9 // of them lie between the ends of a slider
 const MAP = 7
 const LARGE = 96 // pictures along each side of the map, and pixels that each has at most
-const STEPS = {
-  ArrowLeft: [-0.02, 0],
-  ArrowRight: [0.02, 0],
-  ArrowUp: [0, -0.02],
-  ArrowDown: [0, 0.02],
-}
+const KEY = 0.02 // how far an arrow key goes, in shares of the map
 const clamp = (v) => Math.min(1, Math.max(0, v))
 
 export function vector(app, draw) {
@@ -72,17 +68,10 @@ export function vector(app, draw) {
     if (telling[1]) to(telling[1], clamp(y))
     moved()
   }
-  canvas.onpointerdown = (event) => {
-    canvas.setPointerCapture(event.pointerId)
-    place(event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight)
-  }
-  canvas.onpointermove = (event) => event.buttons && canvas.onpointerdown(event)
-  canvas.onkeydown = (event) => {
-    const step = STEPS[event.key]
-    if (!step) return
-    event.preventDefault()
-    place(at(telling[0]) + step[0], telling[1] ? at(telling[1]) + step[1] : 0)
-  }
+  follow(canvas, place, (dx, dy) => {
+    const [x, y] = telling.map(at)
+    place(x + KEY * dx, (y ?? 0) + KEY * dy)
+  })
 
   return {
     hide(hidden) {
@@ -133,31 +122,31 @@ async function compare({ model, measured }) {
   const { letter } = model
   const images = await model.sample(COMPARED, 0)
   const z = await model.encodeBase(images)
-  const { dims, weights, unit } = await model.axes(images, z.length / COMPARED)
+  const size = z.length / COMPARED
+  const rows = Array.from({ length: COMPARED }, (_, i) => z.subarray(i * size, (i + 1) * size))
+  const { dims, weights, unit } = await model.axes(images, size)
   const named = (dim) =>
     Object.keys(measured).filter((key) => key.startsWith("latent_") && measured[key] === dim)
   const ranked = [...dims.keys()].sort((a, b) => !named(dims[a]).length - !named(dims[b]).length)
   return ranked.slice(0, SLIDERS).map((k) => {
     const dim = dims[k]
-    const values = Array.from({ length: COMPARED }, (_, i) => z[i * (z.length / COMPARED) + dim])
-    const mean = values.reduce((a, b) => a + b) / COMPARED
-    const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (COMPARED - 1)
-    const spread = REACH * Math.max(1e-3, Math.sqrt(variance))
+    const values = Float32Array.from(rows, (row) => row[dim]).sort()
+    const [low, high] = [1 - WITHIN, 1 + WITHIN].map((p) => values[Math.round((p / 2) * (COMPARED - 1))])
     const factors = named(dim).map((key) => key.slice("latent_".length).replaceAll("_", " "))
     const name = [`${letter}${dim}`, ...factors].join(" · ")
     return {
       dim,
       name,
       weight: `${weights[k].toFixed(1)} ${unit}`,
-      low: mean - spread,
-      high: mean + spread,
+      low,
+      high: Math.max(high, low + 1e-3),
     }
   })
 }
 
 // Of a model that cannot draw images to compare: the first latents, around where they are.
 function around(z) {
-  const spread = REACH * Math.max(1e-3, Math.hypot(...z) / Math.sqrt(z.length))
+  const spread = 3 * Math.max(1e-3, Math.hypot(...z) / Math.sqrt(z.length))
   return Array.from(z.subarray(0, SLIDERS), (value, dim) => ({
     dim,
     low: value - spread,
