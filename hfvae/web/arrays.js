@@ -2,6 +2,12 @@
 
 export const product = (numbers) => numbers.reduce((a, b) => a * b, 1)
 
+export function equal(a, b) {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
 /** Rows one after another. */
 export function joined(rows) {
   const all = new Float32Array(rows.reduce((sum, row) => sum + row.length, 0))

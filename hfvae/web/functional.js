@@ -135,31 +135,34 @@ export const bounded = (s, limit = 2) => limit * Math.tanh(s / limit)
 
 /** The inverse of a square matrix, row by row, by Gauss and Jordan with pivots; null if there is none. */
 export function inverse(matrix, size) {
-  const a = Float64Array.from(matrix)
-  const b = new Float64Array(size * size)
-  for (let i = 0; i < size; i++) b[i * size + i] = 1
+  const wide = 2 * size // the matrix, and beside it what becomes its inverse
+  const a = new Float64Array(size * wide)
+  for (let row = 0; row < size; row++) {
+    a.set(matrix.subarray(row * size, (row + 1) * size), row * wide)
+    a[row * wide + size + row] = 1
+  }
   for (let column = 0; column < size; column++) {
-    let pivot = column
-    for (let row = column + 1; row < size; row++) {
-      if (Math.abs(a[row * size + column]) > Math.abs(a[pivot * size + column])) pivot = row
+    const own = column * wide
+    let pivot = own
+    for (let row = own + wide; row < a.length; row += wide) {
+      if (Math.abs(a[row + column]) > Math.abs(a[pivot + column])) pivot = row
     }
-    const divisor = a[pivot * size + column]
+    const divisor = a[pivot + column]
     if (!divisor) return null
-    for (const m of [a, b]) {
-      for (let i = 0; i < size; i++) {
-        const [p, c] = [pivot * size + i, column * size + i]
-        const value = m[p] / divisor
-        m[p] = m[c]
-        m[c] = value
-      }
+    for (let i = 0; i < wide; i++) {
+      const value = a[pivot + i] / divisor
+      a[pivot + i] = a[own + i]
+      a[own + i] = value
     }
-    for (let row = 0; row < size; row++) {
-      const factor = a[row * size + column]
-      if (row === column || !factor) continue
-      for (const m of [a, b]) {
-        for (let i = 0; i < size; i++) m[row * size + i] -= factor * m[column * size + i]
-      }
+    for (let row = 0; row < a.length; row += wide) {
+      const factor = a[row + column]
+      if (row === own || !factor) continue
+      for (let i = 0; i < wide; i++) a[row + i] -= factor * a[own + i]
     }
   }
-  return b.every(Number.isFinite) ? b : null
+  const found = new Float64Array(size * size)
+  for (let row = 0; row < size; row++) {
+    found.set(a.subarray(row * wide + size, (row + 1) * wide), row * size)
+  }
+  return found.every(Number.isFinite) ? found : null
 }

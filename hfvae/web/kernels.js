@@ -57,15 +57,24 @@ function withoutPadding(y, outputs, wide) {
   return found
 }
 
-/** Filters from a function: weightAt(o, r, k). */
-export function makeFilters(outputs, rows, span, bias, weightAt) {
+/** Filters over (rows, columns, channels) of an image, from a function: weightAt(o, row, column, channel). */
+export function makeFilters(outputs, [rows, columns, channels], bias, weightAt) {
+  const span = columns * channels
   const weight = new Float32Array(inFours(outputs) * rows * span)
   for (let o = 0; o < outputs; o++) {
     let at = (o - o % 4) * rows * span + o % 4
-    for (let r = 0; r < rows; r++) for (let k = 0; k < span; k++, at += 4) weight[at] = weightAt(o, r, k)
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        for (let c = 0; c < channels; c++, at += 4) weight[at] = weightAt(o, row, column, c)
+      }
+    }
   }
   return { weight, bias, outputs, rows, span }
 }
+
+/** Those of x Wᵀ + b, from weightAt(o, i). */
+export const makeLinear = (outputs, inputs, bias, weightAt) =>
+  makeFilters(outputs, [1, 1, inputs], bias, (o, row, column, i) => weightAt(o, i))
 
 /** x Wᵀ + b for `count` rows of x. */
 export function linear(filters, x, count) {

@@ -6,7 +6,7 @@
 // Pixels are Float32Arrays in (B, C, H, W) order with values in [0, 1], B told by their length;
 // z likewise, in (B, ...model.latents.shape) order.
 
-import { joined, rowsOf } from "./arrays.js"
+import { equal, joined, rowsOf } from "./arrays.js"
 import { makeConfig, parseConfig } from "./configs.js"
 import { HubError, isObject } from "./errors.js"
 import { lerp, slerp } from "./functional.js"
@@ -151,7 +151,6 @@ class Model {
 
   /** The latents of two images, which are kept for the next call: it may be one of many. */
   ends(a, b) {
-    const equal = (x, y) => x.length === y.length && x.every((value, i) => value === y[i])
     if (!this.kept || !equal(this.kept.a, a) || !equal(this.kept.b, b)) {
       const [start, end] = [this.mode(a), this.mode(b)]
       const [u, v] = [start, end].map((z) => this.prior.toBase(z))

@@ -3,7 +3,7 @@
 import { product } from "./arrays.js"
 import { HubError } from "./errors.js"
 import { silu } from "./functional.js"
-import { convolve, convolveTransposed, linear, makeFilters } from "./kernels.js"
+import { convolve, convolveTransposed, linear, makeFilters, makeLinear } from "./kernels.js"
 
 const EPSILON = 1e-5 // of BatchNorm
 
@@ -67,8 +67,8 @@ class Layers {
     const [c, h, w] = shape
     const weight = this.take("weight", [outputs, c, kernel, kernel])
     const [scale, bias] = this.affine(outputs, norm)
-    const filters = makeFilters(outputs, kernel, kernel * c, bias, (o, r, k) =>
-      scale[o] * weight[((o * c + k % c) * kernel + r) * kernel + Math.floor(k / c)])
+    const filters = makeFilters(outputs, [kernel, kernel, c], bias, (o, row, column, channel) =>
+      scale[o] * weight[((o * c + channel) * kernel + row) * kernel + column])
     const grid = [h, w].map((n, i) => Math.floor((n + 2 * padding[i] - kernel) / stride) + 1)
     const out = [outputs, ...grid]
     this.add((x) => convolve(filters, x, shape, stride, padding, out), out, product(out) * kernel * kernel * c)
@@ -80,10 +80,11 @@ class Layers {
     const [c, h, w] = shape
     const weight = this.take("weight", [c, outputs, 4, 4])
     const [scale, bias] = this.affine(outputs, norm)
-    const phases = [0, 1, 2, 3].map((phase) => makeFilters(outputs, 2, 2 * c, bias, (o, r, k) => {
-      const y = 3 - 2 * r - (phase >> 1), x = 3 - 2 * Math.floor(k / c) - (phase & 1)
-      return scale[o] * weight[((k % c * outputs + o) * 4 + y) * 4 + x]
-    }))
+    const phases = [0, 1, 2, 3].map((phase) => {
+      const y = 3 - (phase >> 1), x = 3 - (phase & 1)
+      return makeFilters(outputs, [2, 2, c], bias, (o, row, column, channel) =>
+        scale[o] * weight[((channel * outputs + o) * 4 + y - 2 * row) * 4 + x - 2 * column])
+    })
     const out = [outputs, 2 * h, 2 * w]
     this.add((x) => convolveTransposed(phases, x, shape), out, product(out) * 4 * c)
   }
@@ -95,8 +96,8 @@ class Layers {
     const [scale, shift] = this.affine(out[0], after)
     const from = inChannelsFirst(this.shape), to = inChannelsFirst(out)
     const bias = Float32Array.from(to, (_, o) => shift[o % out[0]])
-    const filters = makeFilters(outputs, 1, inputs, bias, (o, _, k) =>
-      scale[o % out[0]] * weight[to[o] * inputs + from[k]])
+    const filters = makeLinear(outputs, inputs, bias, (o, i) =>
+      scale[o % out[0]] * weight[to[o] * inputs + from[i]])
     this.add((x) => linear(filters, x, 1), out, inputs * outputs)
   }
 

@@ -12,7 +12,7 @@ import { HubError } from "./errors.js"
 import {
   argmax, bounded, gelu, inverse, inverseCdf, layerNorm, silu, softmax, variances,
 } from "./functional.js"
-import { linear, makeFilters } from "./kernels.js"
+import { linear, makeLinear } from "./kernels.js"
 
 export const makePrior = (config, shape, tensors) => new {
   none: NoPrior,
@@ -184,7 +184,7 @@ class LinearMap {
     const back = inverse(map, dim)
     if (!back) throw noDistribution("a linear map of the flow has no inverse")
     const [W, inverseW] = [map, back].map((m) =>
-      makeFilters(dim, 1, dim, new Float32Array(dim), (o, _, k) => m[k * dim + o]))
+      makeLinear(dim, dim, new Float32Array(dim), (o, i) => m[i * dim + o]))
     this.forward = (z) => linear(W, z, 1)
     this.inverse = (u) => linear(inverseW, u, 1)
   }
@@ -385,7 +385,7 @@ const add = (a, b) => a.map((value, i) => value + b[i])
 function takeLinear(tensors, name, inputs, outputs) {
   const weight = tensors.take(`${name}.weight`, [outputs, inputs])
   const bias = tensors.take(`${name}.bias`, [outputs])
-  return makeFilters(outputs, 1, inputs, bias, (o, _, k) => weight[o * inputs + k])
+  return makeLinear(outputs, inputs, bias, (o, i) => weight[o * inputs + i])
 }
 
 const takeNorm = (tensors, name, width) =>

@@ -44,7 +44,8 @@ export class Sha256 {
       w[i] = w[i - 16] + (turn(x, 7) ^ turn(x, 18) ^ (x >>> 3)) +
         w[i - 7] + (turn(y, 17) ^ turn(y, 19) ^ (y >>> 10))
     }
-    let [a, b, c, d, e, f, g, h] = this.state
+    const s = this.state
+    let a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7]
     for (let i = 0; i < 64; i++) {
       const choice = (e & f) ^ (~e & g), majority = (a & b) ^ (a & c) ^ (b & c)
       const t = (h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + choice + ROUNDS[i] + w[i]) | 0
@@ -57,8 +58,14 @@ export class Sha256 {
       b = a
       a = (t + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + majority) | 0
     }
-    const sums = [a, b, c, d, e, f, g, h]
-    for (let i = 0; i < 8; i++) this.state[i] += sums[i]
+    s[0] += a
+    s[1] += b
+    s[2] += c
+    s[3] += d
+    s[4] += e
+    s[5] += f
+    s[6] += g
+    s[7] += h
   }
 }
 
