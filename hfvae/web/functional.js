@@ -2,8 +2,9 @@
 
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x))
 
-/** log(1 + e^x), without overflow. */
-export const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))
+/** log(1 + e^x), without overflow. Far from 0 the second term is less than rounding. */
+export const softplus = (x) =>
+  Math.abs(x) > 36 ? Math.max(x, 0) : Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))
 
 /** x · σ(x), in place. Elfwing et al. 2018 (arXiv:1702.03118). */
 export function silu(x) {
