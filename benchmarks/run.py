@@ -35,6 +35,8 @@ from hfvae.training.stages import ModelStage
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 OUT = ROOT / "runs" / "benchmarks"
+# Results of other benchmarks, and documents made of them, change nothing of what is measured.
+NOT_CODE = (":!benchmarks/results", ":!*.md", ":!docs/*.jpg")
 
 
 class Row(NamedTuple):
@@ -160,8 +162,7 @@ def surroundings() -> dict[str, Any]:
         command = ["git", *words]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    # Results of other benchmarks, and documents made of them, change nothing of what is measured.
-    changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!*.md")
+    changed = git("status", "--porcelain", "-uno", "--", ".", *NOT_CODE)
     commit = git("describe", "--always") + "-dirty" * bool(changed)
     threads = torch.get_num_threads()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
