@@ -16,6 +16,7 @@ class Prior(nn.Module, ABC):
     Attributes:
         later: whether it is fitted or trained after the model, and plays no part before.
         samples: whether there is something to draw from.
+        turns: whether its base may be turned towards factors that are known, and p stays as it is.
         letter, entry: what the numbers are called where ways between latents run, for the demo.
         words: what new images are, for the card: "draws of the prior p(z) = N(0, I)".
         fitted: of one that learns, whether it did; a buffer.
