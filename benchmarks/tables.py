@@ -97,6 +97,14 @@ MEASURED: dict[str, list[Column]] = {
         Column("decode_ms", "decoding one, ms", ".1f"),
         Column("blocked_ms", "longest block of the page, ms", ".0f"),
     ],
+    "avatars": [
+        Column("bits_per_dim", "bits/dim", ".2f"),
+        Column("psnr", "PSNR, dB", ".1f"),
+        Column("fd", "Fréchet distance", ".1f"),
+        Column("half_way", "half-way, to the nearest", ".2f"),
+        Column("copies", "copies, to the nearest", ".2f"),
+        Column("ratio", "ratio", ".2f"),
+    ],
     "sliders": [
         Column("own", "pictures whose factor of that name changes", ".0%"),
         Column("others", "another factor", ".0%"),
