@@ -18,7 +18,7 @@ from .scrubber import data_uri, exact, sheet
 
 LATENTS, PLACES = 8, 11  # sliders, and decoded places on each
 COMPARED = 64  # new images, to tell which latents differ most
-WITHIN = 0.9  # of them lie between the ends of a slider
+ENDS = (0.05, 0.95)  # of a slider: so many of them lie below
 MAP = 10  # places along each side of the map
 Shown = dict[str, dict[str, Any]]  # what scrubbers show, by their kind
 Picture = Image.Image | None
@@ -119,7 +119,7 @@ class VectorExplorer(Explorer):
             weight = f"{weights[ranked.index(dim)]:.1f} {unit}"
             labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, weight]))
         z = posterior.mode().flatten(1)[:, dims]
-        low, high = z.quantile(torch.tensor([(1 - WITHIN) / 2, (1 + WITHIN) / 2]).to(z), dim=0)
+        low, high = z.quantile(torch.tensor(ENDS).to(z), dim=0)
         return Telling(dims, labels, low, high.maximum(low + 1e-3))
 
     def decoded(self, z: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ function reserve(...lengths) {
 const inMemory = (start, length) => new Float32Array(memory.buffer, start, length)
 
 /**
- * y[to + i·yDown + j·yRight, o] = b[o] + Σ_r Σ_k x[from + i·down + j·right + r·next + k] · W[o, r, k]
+ * y[to + i·yDown + j·yRight, o] = b[o] + Σ_r Σ_k x[from + i·down + j·right + r·next + k] W[o, r, k]
  *
  * for i < h and j < w. Distances in x are counted in numbers, those in y in pixels.
  *
@@ -57,7 +57,7 @@ function withoutPadding(y, outputs, wide) {
   return found
 }
 
-/** Filters over (rows, columns, channels) of an image, from a function: weightAt(o, row, column, channel). */
+/** Filters over (rows, columns, channels), from a function: weightAt(o, row, column, channel). */
 export function makeFilters(outputs, [rows, columns, channels], bias, weightAt) {
   const span = columns * channels
   const weight = new Float32Array(inFours(outputs) * rows * span)

@@ -8,7 +8,7 @@ import { latest } from "./turns.js"
 
 const SLIDERS = 8
 const COMPARED = 32 // new images, to tell which latents differ most
-const WITHIN = 0.9 // of them lie between the ends of a slider
+const ENDS = [0.05, 0.95] // of a slider: so many of them lie below
 const MAP = 7
 const LARGE = 96 // pictures along each side of the map, and pixels that each has at most
 const KEY = 0.02 // how far an arrow key goes, in shares of the map
@@ -131,7 +131,7 @@ async function compare({ model, measured }) {
   return ranked.slice(0, SLIDERS).map((k) => {
     const dim = dims[k]
     const values = Float32Array.from(rows, (row) => row[dim]).sort()
-    const [low, high] = [1 - WITHIN, 1 + WITHIN].map((p) => values[Math.round((p / 2) * (COMPARED - 1))])
+    const [low, high] = ENDS.map((share) => values[Math.round(share * (COMPARED - 1))])
     const factors = named(dim).map((key) => key.slice("latent_".length).replaceAll("_", " "))
     const name = [`${letter}${dim}`, ...factors].join(" · ")
     return {
