@@ -99,8 +99,27 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             stage.chmod(0o755)  # mkdtemp makes it private
             stage.rename(folder)
         else:
-            for name in sorted(files, key=lambda name: name == WEIGHTS):
-                os.replace(stage / name, folder / name)
+            _replace(stage, folder, sorted(files, key=lambda name: name == WEIGHTS))
+
+
+def _replace(stage: Path, folder: Path, names: list[str]) -> None:
+    """Move files over those of a folder: all, or where one cannot be moved, none."""
+    before, moved = stage / ".before", []
+    before.mkdir()
+    for name in names[:-1]:  # nothing comes after the last that could fail
+        if (folder / name).exists():
+            shutil.copy2(folder / name, before / name)
+    try:
+        for name in names:
+            os.replace(stage / name, folder / name)
+            moved.append(name)
+    except OSError:
+        for name in moved:
+            if (before / name).exists():
+                (before / name).rename(folder / name)
+            else:
+                (folder / name).unlink()
+        raise
 
 
 @contextmanager
