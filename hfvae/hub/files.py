@@ -73,10 +73,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files so that a reader, a crash or another save never leaves half of them.
+    """Write files so that a reader, an error or another save never meets half of them.
 
     A new folder is written beside its place and renamed. In an existing one, the files are staged
     complete and then replaced one by one, the weights last; other files stay. One save at a time.
+    Killed between two replacements, it leaves files that differ, which a loader refuses.
 
     Raises:
         OSError: it cannot be written, or another save does not end.

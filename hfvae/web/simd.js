@@ -23,7 +23,7 @@ function assemble() {
   const set = (local, value) => [value, 0x21, local]
   const add = (a, b) => [a, b, 0x6a]
   const increase = (local, by) => set(local, add(get(local), by))
-  const less = (a, b) => [a, b, 0x48]
+  const less = (a, b) => [a, b, 0x49] // unsigned: addresses may be beyond 2 GiB
   const load = (address) => [address, 0xfd, 0x00, 2, 0] // four numbers
   const spread = (address) => [address, 0xfd, 0x09, 2, 0] // one number, four times
   const store = (address, value) => [address, value, 0xfd, 0x0b, 2, 0]
