@@ -4,9 +4,11 @@
 
 Starts app.py, drags over the strip of Interpolate for two seconds at 60 moves a second, on loopback
 and with 100 ms of network latency, and writes benchmarks/results/demo.json and two screenshots.
+The mouse waits for no page, as none does on a desk: it moves on while the page is still busy.
 Needs Chromium: apt install chromium, or CHROMIUM set to its path.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,7 +19,7 @@ import time
 import urllib.request
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.async_api import Page, async_playwright
 from run import ROOT, write
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,49 +30,52 @@ PORT = 7890
 URL = f"http://127.0.0.1:{PORT}"
 
 
-def drag(page: Page, canvas: str, counter: str) -> tuple[float, int]:
+async def drag(page: Page, canvas: str, counter: str) -> tuple[float, int]:
     """Pictures a second while the mouse moves over a canvas, and what was asked of the server."""
-    box = page.locator(canvas).bounding_box()
+    box = await page.locator(canvas).bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.wait_for_timeout(1500)
+    await page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
+    await page.mouse.down()
+    await page.wait_for_timeout(1500)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     count = f"Number(document.querySelector('{counter}').dataset.draws)"
-    before, start = page.evaluate(count), time.perf_counter()
+    before, start = await page.evaluate(count), time.perf_counter()
+    moves = []
     for i in range(MOVES):
         x = box["x"] + 4 + (box["width"] - 8) * i / MOVES
-        page.mouse.move(x, box["y"] + box["height"] * (0.5 + 0.4 * i / MOVES))
-        time.sleep(max(0.0, start + (i + 1) * SECONDS / MOVES - time.perf_counter()))
+        y = box["y"] + box["height"] * (0.5 + 0.4 * i / MOVES)
+        moves.append(asyncio.create_task(page.mouse.move(x, y)))
+        await asyncio.sleep(start + (i + 1) * SECONDS / MOVES - time.perf_counter())
+    await asyncio.gather(*moves)
     seconds, found = time.perf_counter() - start, len(asked)
-    drawn = page.evaluate(count) - before
-    page.mouse.up()
-    page.wait_for_timeout(600)
+    drawn = await page.evaluate(count) - before
+    await page.mouse.up()
+    await page.wait_for_timeout(600)
     return drawn / seconds, found
 
 
-def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
+async def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
     """One visit: opening the page, the first strip, and drags on strip and map."""
-    network = page.context.new_cdp_session(page)
-    network.send("Network.enable")
+    network = await page.context.new_cdp_session(page)
+    await network.send("Network.enable")
     conditions = {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
-    network.send("Network.emulateNetworkConditions", conditions | {"latency": latency})
+    await network.send("Network.emulateNetworkConditions", conditions | {"latency": latency})
     start = time.perf_counter()
-    page.goto(url)
-    page.get_by_role("button", name="Generate", exact=True).wait_for()
+    await page.goto(url)
+    await page.get_by_role("button", name="Generate", exact=True).wait_for()
     usable = time.perf_counter() - start
     drawn = "() => Number(document.querySelector('{} .scrubber')?.dataset.draws) > 3"
-    page.wait_for_function(drawn.format("#walk"))
+    await page.wait_for_function(drawn.format("#walk"))
     moving = time.perf_counter() - start
-    page.get_by_role("tab", name="Interpolate").click()
-    page.wait_for_function(drawn.replace("> 3", "> 0").format("#strip"))
-    page.wait_for_timeout(1500)
-    strip, asked = drag(page, "#strip canvas", "#strip .scrubber")
-    page.get_by_role("tab", name="Explore").click()
-    page.wait_for_function(drawn.replace("> 3", "> 0").format("#map"))
-    page.wait_for_timeout(1500)
-    plane, asked_by_map = drag(page, "#map canvas", "#map .scrubber")
+    await page.get_by_role("tab", name="Interpolate").click()
+    await page.wait_for_function(drawn.replace("> 3", "> 0").format("#strip"))
+    await page.wait_for_timeout(1500)
+    strip, asked = await drag(page, "#strip canvas", "#strip .scrubber")
+    await page.get_by_role("tab", name="Explore").click()
+    await page.wait_for_function(drawn.replace("> 3", "> 0").format("#map"))
+    await page.wait_for_timeout(1500)
+    plane, asked_by_map = await drag(page, "#map canvas", "#map .scrubber")
     return {
         "usable_s": usable,
         "moving_s": moving,
@@ -80,18 +85,18 @@ def measure(page: Page, url: str, latency: float) -> dict[str, Any]:
     }
 
 
-def picture(page: Page, url: str, name: str) -> None:
+async def picture(page: Page, url: str, name: str) -> None:
     """A screenshot: of Interpolate with the mouse halfway, or of what a phone opens with."""
-    page.goto(url + "/?seed=7")
-    page.wait_for_timeout(2000)
+    await page.goto(url + "/?seed=7")
+    await page.wait_for_timeout(2000)
     if name == "desktop":
-        page.get_by_role("tab", name="Interpolate").click()
-        page.wait_for_timeout(2500)
-        box = page.locator("#strip canvas").bounding_box()
+        await page.get_by_role("tab", name="Interpolate").click()
+        await page.wait_for_timeout(2500)
+        box = await page.locator("#strip canvas").bounding_box()
         assert box is not None
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(1000)
-    page.screenshot(path=RESULTS / f"demo_{name}.png")
+        await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        await page.wait_for_timeout(1000)
+    await page.screenshot(path=RESULTS / f"demo_{name}.png")
 
 
 def start(command: list[str]) -> tuple[subprocess.Popen, float]:
@@ -119,7 +124,7 @@ def starts(commands: list[list[str]]) -> list[float]:
     return [statistics.median(found) for found in times]
 
 
-def main() -> None:
+async def main() -> None:
     app = ["app.py", "--port", str(PORT)]
     empty = [
         "-c",
@@ -127,16 +132,16 @@ def main() -> None:
     ]
     started, bare = starts([app, empty])
     rows: list[dict[str, Any]] = []
-    with sync_playwright() as playwright:
+    async with async_playwright() as playwright:
         server, _ = start(app)
         try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             for latency in (0, 100):
                 visits = []
                 for _ in range(RUNS):
-                    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-                    visits.append(measure(context.new_page(), URL, latency))
-                    context.close()
+                    context = await browser.new_context(viewport={"width": 1280, "height": 1000})
+                    visits.append(await measure(await context.new_page(), URL, latency))
+                    await context.close()
                 row = {key: statistics.median(v[key] for v in visits) for key in visits[0]}
                 name = f"{latency} ms of latency" if latency else "loopback"
                 rows.append({"name": name, "start_s": started, "bare_s": bare, **row})
@@ -147,10 +152,10 @@ def main() -> None:
                 "has_touch": True,
             }
             for name, size in [("desktop", desktop), ("phone", phone)]:
-                context = browser.new_context(**size)
-                picture(context.new_page(), URL, name)
-                context.close()
-            browser.close()
+                context = await browser.new_context(**size)
+                await picture(await context.new_page(), URL, name)
+                await context.close()
+            await browser.close()
         finally:
             server.terminate()
     write("demo", "python benchmarks/demo.py", rows)
@@ -158,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

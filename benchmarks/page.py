@@ -8,6 +8,7 @@ and docs/page.jpg. Needs Chromium, as benchmarks/demo.py does.
 """
 
 import argparse
+import asyncio
 import json
 import statistics
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import CHROMIUM, FLAGS, PORT, RUNS, URL, drag, start
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.async_api import Browser, Page, async_playwright
 from run import ROOT, write
 
 from hfvae.export import export
@@ -35,60 +36,61 @@ DECODES = """async (n) => {
 }"""
 
 
-def visit(page: Page, url: str, ready: str, canvas: str, counter: str) -> dict[str, Any]:
+async def visit(page: Page, url: str, ready: str, canvas: str, counter: str) -> dict[str, Any]:
     """Open a page, and drag on a canvas of its Interpolate."""
-    page.add_init_script(f"globalThis.longest = 0\n{BLOCKS}")
+    await page.add_init_script(f"globalThis.longest = 0\n{BLOCKS}")
     began = time.perf_counter()
-    page.goto(url)
-    page.wait_for_function(ready)
+    await page.goto(url)
+    await page.wait_for_function(ready)
     usable = time.perf_counter() - began
-    page.get_by_role("tab", name="Interpolate").click()
-    page.wait_for_function(f"document.querySelector('{counter}')?.dataset.draws > 0")
-    page.wait_for_timeout(1500)
-    page.evaluate("globalThis.longest = 0")
-    pictures, _ = drag(page, canvas, counter)
-    return {"usable_s": usable, "strip": pictures, "blocked_ms": page.evaluate("longest")}
+    await page.get_by_role("tab", name="Interpolate").click()
+    await page.wait_for_function(f"document.querySelector('{counter}')?.dataset.draws > 0")
+    await page.wait_for_timeout(1500)
+    await page.evaluate("globalThis.longest = 0")
+    pictures, _ = await drag(page, canvas, counter)
+    return {"usable_s": usable, "strip": pictures, "blocked_ms": await page.evaluate("longest")}
 
 
-def measure(browser: Browser, url: str, where: tuple[str, str, str]) -> dict[str, float]:
+async def measure(browser: Browser, url: str, where: tuple[str, str, str]) -> dict[str, float]:
     """The medians of some visits."""
     visits: list[dict[str, Any]] = []
     for _ in range(RUNS):
-        context = browser.new_context(viewport={"width": 1280, "height": 1000})
-        page = context.new_page()
-        visits.append(visit(page, url, *where))
+        context = await browser.new_context(viewport={"width": 1280, "height": 1000})
+        page = await context.new_page()
+        visits.append(await visit(page, url, *where))
         if url.startswith("file:"):
-            visits[-1]["decode_ms"] = statistics.median(page.evaluate(DECODES, 50))
-        context.close()
+            visits[-1]["decode_ms"] = statistics.median(await page.evaluate(DECODES, 50))
+        await context.close()
     return {key: statistics.median(v[key] for v in visits) for key in visits[0]}
 
 
-def picture(browser: Browser, url: str) -> None:
+async def picture(browser: Browser, url: str) -> None:
     """docs/page.jpg."""
-    page = browser.new_page(viewport={"width": 900, "height": 610})
-    page.goto(f"{url}#seed=7&temperature=0.8")
-    page.wait_for_function("document.querySelector('#generate ul').dataset.drawn")
-    page.screenshot(path=ROOT / "docs" / "page.jpg", type="jpeg", quality=75)
+    page = await browser.new_page(viewport={"width": 900, "height": 610})
+    await page.goto(f"{url}#seed=7&temperature=0.8")
+    await page.wait_for_function("document.querySelector('#generate ul').dataset.drawn")
+    await page.screenshot(path=ROOT / "docs" / "page.jpg", type="jpeg", quality=75)
 
 
-def main() -> None:
+async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(ROOT / "pretrained" / "avatars-flow-vae"))
     model = parser.parse_args().model
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        url = export(Path(folder) / "page.html", [model]).as_uri()
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        stage = "#interpolate .stage"
-        static = measure(browser, url, ("globalThis.hfvae?.model", stage, stage))
-        picture(browser, url)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with tempfile.TemporaryDirectory() as folder:
+            url = export(Path(folder) / "page.html", [model]).as_uri()
+            stage = "#interpolate .stage"
+            static = await measure(browser, url, ("globalThis.hfvae?.model", stage, stage))
+            await picture(browser, url)
         server, _ = start(["app.py", "--port", str(PORT), "--model", model])
         try:
             ready = "document.querySelector('#walk .scrubber')?.dataset.draws > 0"
             where = (ready, "#strip canvas", "#strip .scrubber")
-            demo = measure(browser, URL, where)
+            demo = await measure(browser, URL, where)
         finally:
             server.terminate()
-        browser.close()
+        await browser.close()
     rows = [
         {"name": "the page, from a file", "exact": 1.0, **static},
         {"name": "the demo, on loopback", "exact": 0.0, **demo},
@@ -98,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())
