@@ -7,7 +7,7 @@ Without --dataset, 1,000 crops of the two photographs that scikit-learn has; tho
 are of other places. The minutes are all that a model gets, its prior's included. AutoencoderKL is
 trained as diffusers' own script does it, with a KL weight of 1e-6 and without a GAN; its loss is no
 likelihood of 8-bit pixels, so it gets the logistic noise that fits its errors on training images
-best. Writes runs/benchmarks/photographs.json.
+best. Writes benchmarks/results/photographs.json.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 import peers
 import torch
 from PIL import Image
+from run import write
 
 from hfvae import functional as F
 from hfvae.data import ImageSet, load_images
@@ -135,8 +136,7 @@ def main() -> None:
         words = ["--dataset", dataset, "--size", str(args.size), "--minutes", str(args.minutes)]
         rows.append({"name": name, **peers.worker(__file__, "--worker", name, *words)})
         print(rows[-1], flush=True)
-    command = " ".join(["python benchmarks/photographs.py", *sys.argv[1:]])
-    (OUT / "photographs.json").write_text(json.dumps({"command": command, "rows": rows}, indent=2))
+    write("photographs", " ".join(["python benchmarks/photographs.py", *sys.argv[1:]]), rows)
 
 
 if __name__ == "__main__":

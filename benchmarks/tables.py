@@ -105,6 +105,14 @@ MEASURED: dict[str, list[Column]] = {
         Column("copies", "copies, to the nearest", ".2f"),
         Column("ratio", "ratio", ".2f"),
     ],
+    "photographs": [
+        Column("parameters", "million weights", ".1f"),
+        Column("images/s", "images/s", ".0f"),
+        Column("bits_per_dim", "bits/dim", ".2f"),
+        Column("psnr", "PSNR, dB", ".1f"),
+        Column("ssim", "SSIM", ".3f"),
+        Column("peak_gb", "memory, GB", ".1f"),
+    ],
     "sliders": [
         Column("own", "pictures whose factor of that name changes", ".0%"),
         Column("others", "another factor", ".0%"),

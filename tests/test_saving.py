@@ -217,7 +217,7 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path):
     folder.mkdir()
     code = f"""
 from pathlib import Path
-from hfvae.training.run import alone_in
+from hfvae.training.folder import alone_in
 with alone_in(Path({str(folder)!r})):
     print("training", flush=True)
     input()
