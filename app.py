@@ -76,15 +76,15 @@ def main() -> None:
         models = Models(sources, allow_hub=allow_hub, device=DEVICE)
         for name in models.names:
             models[name]
+        give_back_large_memory()
+        demo = build(models, on_gpu=spaces.GPU if spaces else None)
+        # Gradio's own words speak of launch(), which nobody calls here.
+        _, url, public = demo.launch(
+            server_port=args.port, share=args.share, prevent_thread_lock=True, quiet=True, **LAUNCH
+        )
     except OSError as error:
         print(f"app.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    give_back_large_memory()
-    demo = build(models, on_gpu=spaces.GPU if spaces else None)
-    # Gradio's own words speak of launch(), which nobody calls here.
-    _, url, public = demo.launch(
-        server_port=args.port, share=args.share, prevent_thread_lock=True, quiet=True, **LAUNCH
-    )
     print(f"The demo is at {url} until you press Ctrl+C.")
     if public:
         print("The public link works as long, and for a week at most.")

@@ -24,7 +24,8 @@ hfvae.training.train(hfvae.training.TrainConfig(dataset="photos")).
 
 import sys
 
-from hfvae.data import DataError
+import torch
+
 from hfvae.training import TrainingError, train
 from hfvae.training.config import parse
 
@@ -32,8 +33,11 @@ from hfvae.training.config import parse
 def main() -> None:
     try:
         train(parse(sys.argv[1:], __doc__ or ""))
-    except (TrainingError, DataError, OSError, ValueError) as error:
+    except (TrainingError, OSError, ValueError) as error:
         print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except torch.OutOfMemoryError:
+        print("train.py: out of memory: lower --train_batch_size or --resolution", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("train.py: stopped for good; what was saved before stays", file=sys.stderr)

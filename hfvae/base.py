@@ -182,15 +182,15 @@ class BaseAutoencoder(nn.Module):
     ) -> Tensor:
         """log 1/K Σ p(x|z_k) p(z_k) / q(z_k|x), (B,) in nats, for posteriors that have a density.
 
-        The K·B latents are drawn at once and decoded a few at a time.
+        The K·B latents are drawn and decoded a few at a time.
         """
-        z = posterior.events(samples, generator)
         log_weights = []
-        for some in z.split(len(x) * max(1, CHUNK // x.numel())):
-            k = len(some) // len(x)
+        for start in range(0, samples, few := max(1, CHUNK // x.numel())):
+            q = posterior.repeat(k := min(few, samples - start))
+            z = q.sample(generator)
             many = at_least_float32(x).repeat(k, *[1] * (x.ndim - 1))
-            nll = self.likelihood.nll(many, self._params(some))
-            log_weights.append(posterior.repeat(k).nll(some) - self.prior.nll(some) - nll)
+            nll = self.likelihood.nll(many, self._params(z))
+            log_weights.append(q.nll(z) - self.prior.nll(z) - nll)
         return F.importance_bound(torch.cat(log_weights).view(samples, len(x)))
 
     # Images to latents and back
@@ -333,7 +333,8 @@ class BaseAutoencoder(nn.Module):
     @in_eval_mode
     def infer(self, x: Tensor) -> Posterior:
         """q(z|x) for images (B, C, H, W) in [0, 1]."""
-        self._check_values(x)
+        self._check_shape(x)
+        self._check_range(x)
         return self.bottleneck(self._features(x))
 
     def _mode(self, x: Tensor) -> Tensor:
@@ -371,10 +372,6 @@ class BaseAutoencoder(nn.Module):
                 f"expected {self.dtype} images in [0, 1], got {x.dtype}; "
                 "model.preprocess(...) makes them fit"
             )
-
-    def _check_values(self, x: Tensor) -> None:
-        self._check_shape(x)
-        self._check_range(x)
 
     def _check_range(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))

@@ -116,6 +116,9 @@ def heads(name: str, value: Any) -> int:
     return width
 
 
+LIKELIHOODS = ("discretized-logistic", "gaussian", "bernoulli")
+
+
 def checked(default: Any, check: Check, *, only_for: Callable[[Any], bool] | None = None) -> Any:
     """A field of a config; `only_for` tells which have one that the first format did not know."""
     return field(default=default, metadata={"check": check, "only_for": only_for})
@@ -160,9 +163,7 @@ class Config:
 
     image_size: int | tuple[int, int] = checked(32, size_in_pixels)
     channels: int = checked(3, integer(1, 256))
-    likelihood: str = checked(
-        "discretized-logistic", one_of("discretized-logistic", "gaussian", "bernoulli")
-    )
+    likelihood: str = checked(LIKELIHOODS[0], one_of(*LIKELIHOODS))
     prior: str = checked("none", word)
     scale: float | None = checked(None, optional(number(1e-3, 1e3)))
     widths: tuple[int, ...] = checked((), several(integer(1, 4096), 0, 12))

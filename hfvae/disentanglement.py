@@ -5,22 +5,14 @@ Factors that never change in a sample are left out.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-
-class Drawable(Protocol):
-    """Images for any combination of factors, as a `hfvae.data.drawn.Drawn` draws them."""
-
-    counts: tuple[int, ...]
-
-    def draw_factors(self, n: int, generator: torch.Generator) -> Tensor: ...
-
-    def images(self, factors: Tensor) -> Tensor: ...
-
+if TYPE_CHECKING:
+    from .data.drawn import Drawn
 
 SPREAD = 2000  # images that tell how a latent varies over all of them
 BINS = 20  # Locatello et al. 2019 (arXiv:1811.12359), appendix C: histograms of 20 bins
@@ -105,7 +97,7 @@ def dci(z: Tensor, factors: Tensor, seed: int = 0) -> dict[str, float]:
 
 def factor_vae_score(
     encode: Callable[[Tensor], Tensor],
-    dataset: Drawable,
+    dataset: "Drawn",
     generator: torch.Generator | None = None,
     votes: int = 800,
     batch: int = 32,

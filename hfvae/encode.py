@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from .base import BaseAutoencoder
-from .data import DataError, ImageSet
+from .data import ImageSet
 from .errors import expand
-from .evaluate import arguments, batch_size, check_output, model_and_images
+from .evaluate import arguments, batch_size, model_and_images
+from .hub import check_output
 from .hub.files import digest
 from .hub.lock import locked
 from .machine import keep_freed_memory
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     except TimeoutError:
         print(f"encode: another process is writing {args.output}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (DataError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"encode: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -4,11 +4,9 @@ python -m hfvae.evaluate runs/photos-vae --dataset path/to/photos --samples 100
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +14,11 @@ from torch import Tensor
 
 from . import functional as F
 from .base import BaseAutoencoder
-from .data import DataError, ImageSet, load_images
+from .data import ImageSet, load_images
 from .data.drawn import Drawn
 from .disentanglement import dci, factor_vae_score, mig, sap
 from .errors import NEEDS_TRAIN, expand
-from .hub import write_folder
+from .hub import as_json, check_output, write_folder
 from .machine import keep_freed_memory
 from .models import from_pretrained
 
@@ -57,8 +55,8 @@ def evaluate(
     for x in batches(model, images, seed):
         posterior = model.infer(x)
         measured = model.score(x, posterior, noise)
-        for name in ("nll", "rate"):
-            found[name].append(getattr(measured, name))
+        found["nll"].append(measured.nll)
+        found["rate"].append(measured.rate)
         if samples and latents.density:
             found["bound"].append(-model.importance_bound(x, posterior, samples, noise))
         found["tally"].append(latents.tally(posterior))
@@ -172,12 +170,11 @@ def main(argv: list[str] | None = None) -> None:
         results = _evaluate(args)
         print(table(results))
         if args.output:
-            data = json.dumps(results, indent=2) + "\n"
-            write_folder(args.output.resolve().parent, {args.output.name: data.encode()})
+            write_folder(args.output.resolve().parent, {args.output.name: as_json(results)})
     except ImportError as error:
         print(f"evaluate: measuring {NEEDS_TRAIN} ({error})", file=sys.stderr)
         raise SystemExit(2) from None
-    except (DataError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -188,6 +185,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     if args.output:
         check_output(args.output)
     model, images = model_and_images(args)
+    if seen := model.likelihood.seen:
+        print(f"pixels are {seen}: drawn once with their value as chance, from --seed {args.seed}")
     if args.samples and not model.bottleneck.density:
         print("--samples plays no part: only a VAE's −log p(x) is sampled", file=sys.stderr)
     return evaluate(model, images, args.seed, args.samples)
@@ -196,7 +195,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
 def arguments(name: str, about: str | None, split: str) -> argparse.ArgumentParser:
     """What a command takes that puts a data set through a model."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m hfvae.{name}", description=(about or "").splitlines()[0]
+        prog=f"python -m hfvae.{name}", description=(about or "").partition("\n")[0]
     )
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("--dataset", required=True, help="as for train.py")
@@ -204,14 +203,6 @@ def arguments(name: str, about: str | None, split: str) -> argparse.ArgumentPars
     parser.add_argument("--image_column")
     parser.add_argument("--data_dir")
     return parser
-
-
-def check_output(file: Path) -> None:
-    """Raise OSError now for a file that could not be written in the end."""
-    if file.is_dir():
-        raise IsADirectoryError(f"{file} is a folder; give a file to write to")
-    if not file.resolve().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {file.parent} to write to")
 
 
 def model_and_images(args: argparse.Namespace) -> tuple[BaseAutoencoder, ImageSet]:

@@ -1,16 +1,14 @@
 """The page without a server (hfvae/web) that shows some models."""
 
 import io
-import os
 import re
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import HubError, expand
-from .hub import CARD, WEIGHTS, is_path, load, source_of
+from .hub import CARD, WEIGHTS, check_output, is_path, load, source_of, write_folder
 from .hub.card import addressed
 from .images import MODES, first_row, grid, open_image, to_mode
 from .models import FAMILIES
@@ -28,17 +26,8 @@ def export(path: str | Path, models: Sequence[str]) -> Path:
         OSError: it cannot be written there, or see `page_of`.
     """
     target = expand(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder: name a file, such as page.html")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {target.parent}")
-    text = page_of(models)
-    staged = target.with_name(f".{target.name}-{secrets.token_hex(8)}")
-    try:
-        staged.write_text(text, "utf-8")
-        os.replace(staged, target)
-    finally:
-        staged.unlink(missing_ok=True)
+    check_output(target)
+    write_folder(target.resolve().parent, {target.name: page_of(models).encode()})
     return target
 
 
@@ -68,7 +57,7 @@ def page_of(models: Sequence[str], hub: str | None = None) -> str:
             raise HubError(f"{model} has {size / 1e6:.0f} MB; {limit}")
         if config.channels not in MODES:
             raise HubError(f"{model}: no picture has {config.channels} channels")
-        name = place.removeprefix(f"{MODELS}/")
+        name = place.removeprefix(f"{MODELS}/") if is_path(model) else model
         shown[name] = None if fetched else _inside(source, name, config)
     return page(shown, hub)
 

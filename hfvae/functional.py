@@ -300,7 +300,7 @@ def inverse_affine_coupling(y: Tensor, shift: Tensor, log_scale: Tensor) -> Tens
 
 
 def bounded(s: Tensor, most: float = 2) -> Tensor:
-    """2 · tanh(s/2): s where it is small, never beyond ±2, so that no step of a flow explodes."""
+    """m · tanh(s/m): s where it is small, never beyond ±m, so that nothing explodes."""
     return most * torch.tanh(s / most)
 
 

@@ -166,8 +166,7 @@ def grid(x: Tensor | Sequence[Image.Image], columns: int | None = None) -> Image
     columns = columns or (len(images) if len(images) <= 8 else math.ceil(math.sqrt(len(images))))
     w, h = images[0].width + GAP, images[0].height + GAP
     rows = math.ceil(len(images) / columns)
-    background = {"L": 255, "RGB": (255,) * 3, "RGBA": (255,) * 4}[images[0].mode]
-    sheet = Image.new(images[0].mode, (columns * w - GAP, rows * h - GAP), background)
+    sheet = Image.new(images[0].mode, (columns * w - GAP, rows * h - GAP), "white")
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * w, i // columns * h))
     return sheet

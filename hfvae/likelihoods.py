@@ -19,6 +19,7 @@ class Likelihood(nn.Module, ABC):
     params: int = 1
     levels: int | None = None  # 8-bit levels that a density must be rescaled by for bits/dim
     guess: int = 8  # bits/dim of guessing every pixel
+    seen: str = ""  # what becomes of grey pixels before they are scored, in words
 
     @abstractmethod
     def nll(self, x: Tensor, params: Tensor) -> Tensor:
@@ -57,6 +58,7 @@ class Bernoulli(Likelihood):
     """Pixels that are 0 or 1. Grey ones are binarized first: drawn with their value as chance."""
 
     guess = 1
+    seen = "binarized"
 
     def nll(self, x: Tensor, params: Tensor) -> Tensor:
         return F.bernoulli_nll(x, params)

@@ -1,8 +1,8 @@
 """The default encoder and decoder: strided convolutions with batch normalization.
 
 They take any image size: an image is padded to a multiple of 2^stages on its way in, and cropped
-on its way out. Any other `nn.Module` of the same shapes may replace
-them, see `hfvae.models.BaseAutoencoder`.
+on its way out. Any other `nn.Module` of the same shapes may replace them: see
+`hfvae.base.BaseAutoencoder`.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """What a training says beside the model: pictures, and advice in words."""
 
 import io
-import json
 from typing import Any
 
 import torch
@@ -54,8 +53,3 @@ def advice(results: dict[str, Any], model: BaseAutoencoder) -> dict[str, str]:
             "longer, with more --max_train_minutes or --max_train_steps"
         )
     return found | model.bottleneck.advice(results) | model.likelihood.advice()
-
-
-def as_json(values: dict[str, Any]) -> bytes:
-    """A file of settings or numbers."""
-    return (json.dumps(values, indent=2, default=str) + "\n").encode()

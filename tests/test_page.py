@@ -306,8 +306,8 @@ def test_a_code_is_chosen_for_a_cell(open_file, demo_models):
     x = torch.from_numpy(pixels(page, "#explore .well canvas").copy()).permute(2, 0, 1)[None] / 255
     codes = model.codes(x)
     same(pixels(page, "#explore .stage"), as_shown(model.decode_codes(codes)))
-    page.get_by_role("gridcell", name="Cell 1, 2").click()
-    page.get_by_role("gridcell", name="Cell 1, 2").press("ArrowDown")
+    page.get_by_role("option", name="Cell 1, 2").click()
+    page.get_by_role("option", name="Cell 1, 2").press("ArrowDown")
     page.get_by_role("button", name="Code 7", exact=True).click()
     settle(page, "#explore")
     codes[0, 1, 1] = 7
@@ -391,6 +391,59 @@ def test_what_is_no_picture_gets_words(open_file, tmp_path):
     page.get_by_text("cannot be read as a picture").wait_for()
 
 
+def test_enter_keeps_the_seed_and_no_seed_is_not_zero(open_file):
+    page = open_file("small.html", "count=4")
+    seed = page.get_by_label("Seed")
+    seed.fill("7")
+    seed.press("Enter")
+    drawn(page)
+    assert seed.input_value() == "7"
+    assert "seed=7" in page.url
+    seed.fill("")
+    page.get_by_label("Count").press("ArrowRight")
+    page.get_by_text("Seed must be a whole number").wait_for()
+    assert "seed=7" in page.url
+
+
+def test_what_a_left_model_held_is_gone(open_file):
+    """In Interpolate and Explore, as soon as another is open; and its first request is answered."""
+    page = open_file("small.html", "tab=interpolate")
+    for name in ("binary", "codes", "colour"):
+        settle(page, "#interpolate")
+        before = draws(page, "#interpolate")
+        page.get_by_label("Model", exact=True).select_option(name)
+        wait_for(page, "name => document.title.startsWith(name)", name)
+        page.locator("#interpolate .stage").hover()
+        wait_for(page, f"document.querySelector('#interpolate .stage').dataset.draws > {before}")
+    assert not page.get_by_role("alert").is_visible()
+
+
+def test_a_camera_that_is_left_while_it_asks_is_let_go(visit, files):
+    page = visit((files / "small.html").as_uri(), offline=True)
+    page.wait_for_function("globalThis.hfvae?.model")
+    page.evaluate(
+        """() => {
+          const {mediaDevices} = navigator, {getContext} = HTMLCanvasElement.prototype
+          globalThis.given = []
+          mediaDevices.getUserMedia = () => new Promise(give => {
+            const canvas = document.createElement("canvas")
+            getContext.call(canvas, "2d").fillRect(0, 0, 9, 9)
+            globalThis.give = () => (given.push(canvas.captureStream(9)), give(given.at(-1)))
+          })
+        }"""
+    )
+    tab(page, "Reconstruct")
+    camera = page.locator("#reconstruct").get_by_role("button", name="Camera")
+    if not camera.is_visible():
+        return  # no camera on a page of a file
+    camera.click()
+    tab(page, "Generate")
+    assert page.locator("#generate").is_visible()
+    page.evaluate("give()")
+    wait_for(page, "given[0].getTracks().every(track => track.readyState === 'ended')")
+    assert not page.get_by_role("alert").is_visible()
+
+
 @pytest.mark.parametrize("width", [360, 768])
 def test_every_tab_fits_a_phone_and_goes_by_keys(open_file, width):
     page = open_file("small.html", width=width, height=740)
@@ -463,7 +516,7 @@ def test_an_export_is_written_whole_or_not_at_all(demo_models, tmp_path, monkeyp
     page.write_text("old")
     for argv, words in [
         ([page, "--model", tmp_path / "none"], "none"),
-        ([tmp_path, "--model", model], "is a folder: name a file"),
+        ([tmp_path, "--model", model], "is a folder; give a file"),
         ([tmp_path / "no" / "page.html", "--model", model], "there is no folder"),
     ]:
         with pytest.raises(SystemExit, match="2"):

@@ -85,6 +85,18 @@ def test_killed_in_every_stage_and_resumed_it_ends_the_same(photos, tmp_path, fa
     hfvae.from_pretrained(out)
 
 
+@pytest.mark.parametrize("family", ["vae", "vq-vae"])
+def test_killed_after_its_last_step_a_short_run_is_not_lost(photos, tmp_path, family, train_py):
+    """While its prior is fitted or trained, or it is measured: no checkpoint was due before."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    short = ["--checkpointing_steps", "500"]
+    train_py(*command(photos, whole, family, *short))
+    again = command(photos, out, family, *short, "--resume_from_checkpoint", "latest")
+    assert killed(again, lambda: (out / "model.safetensors").exists())
+    assert "resuming from step" in train_py(*again)
+    assert weights(out) == weights(whole)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", FAMILIES)

@@ -514,8 +514,9 @@ def test_a_notebook_trains_again_with_other_settings(photos, tmp_path):
     [
         ({"resolution": "64x"}, "resolution is neither N nor HxW"),
         ({"resolution": (64, 48, 3)}, "resolution is neither N nor HxW"),
+        ({"widths": 5}, "^widths must be a list"),
         ({"seed": "1"}, "seed must be a whole number"),
-        ({"random_flip": 1}, "random_flip is True or False"),
+        ({"random_flip": 1}, "random_flip must be true or false"),
         ({"learning_rate": float("nan")}, "learning_rate must be more than 0"),
         ({"max_train_steps": 3, "num_train_epochs": 1}, "does not go with"),
         ({"dataset": ""}, "dataset takes words"),

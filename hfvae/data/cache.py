@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +79,8 @@ def _write(records: Records, shape: tuple[int, int, int], folder: Path | None = 
     stage = Path(tempfile.mkdtemp(prefix=".", dir=CACHE / "decoded"))
     try:
         with open(stage / PIXELS, "w+b") as file:
-            _lock(file)
+            with suppress(OSError):  # where there are no locks, what a kill leaves stays
+                _lock(file)
             if hasattr(os, "posix_fallocate"):  # a full disk says so now
                 os.posix_fallocate(file.fileno(), 0, len(records) * math.prod(shape))
             skipped, factors = _fill(file, records, shape), records.factors()

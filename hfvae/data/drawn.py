@@ -1,6 +1,6 @@
 """Sets of images that are drawn rather than read, and have known factors."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +11,7 @@ from .base import DataError, Size
 from .records import DEFAULT_SIZE, Records
 
 
-class Drawn(Records):
+class Drawn(Records, ABC):
     """Members of a set, each of which has a number that decides its factors; at one size.
 
     And any combination of the set's factors, on demand.

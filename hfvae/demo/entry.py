@@ -118,6 +118,8 @@ class Entry:
         text = LIKENESS[sum(decibels > limit for limit in (15, 18, 23, 30))]
         if self.usual_psnr is not None and decibels < self.usual_psnr - FAR:
             text = STRANGE
+        if model.likelihood.seen:
+            text += f" The picture was {model.likelihood.seen} first."
         text += f" PSNR {decibels:.1f} dB{_usually(self.usual_psnr, 1)}: the more, the closer."
         if not model.bottleneck.random:
             return text

@@ -1,7 +1,7 @@
 """What Explore shows of a kind of latent, and how one moves in it: an explorer for each `view`."""
 
-import math
 import secrets
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -110,7 +110,7 @@ class VectorExplorer(Explorer):
         images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
         prior = self.model.prior
         posterior = prior.in_base(self.model.infer(images))
-        ranked, weights, unit = self.latents.axes(posterior, self.entries)
+        ranked, weights, unit = self.latents.axes(posterior)
         named = [dim for dim in ranked if dim in self.factors.values()]
         dims = [*named, *(dim for dim in ranked if dim not in named)][:LATENTS]
         labels = []

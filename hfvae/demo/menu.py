@@ -93,13 +93,14 @@ class Models:
         try:
             with tempfile.TemporaryDirectory() as folder:  # nobody fills this disk by typing
                 repository = Repository(name, token=False, cache_dir=folder)
-                size = repository.size(CONFIG, WEIGHTS)
-                if size > MAX_DOWNLOAD or repository.size(CARD, EVALUATION) > MAX_TEXT:
+                sizes = repository.sizes()
+                size = sizes[CONFIG] + sizes[WEIGHTS]
+                if size > MAX_DOWNLOAD or sizes[CARD] + sizes[EVALUATION] > MAX_TEXT:
                     raise HubError(
                         f"{name} has {size / 1e6:.0f} MB; this demo loads up to "
                         f"{MAX_DOWNLOAD / 1e6:.0f} MB, with a card of up to {MAX_TEXT:,} bytes"
                     )
-                few = repository.size(*(f"{n}.png" for n in PICTURES)) <= MAX_PICTURES
+                few = sum(sizes[f"{n}.png"] for n in PICTURES) <= MAX_PICTURES
                 pictures = PICTURES if few else ()
                 entry = Entry(name, repository, self.device, pictures, partial(_check, name))
         except (HubError, FileNotFoundError) as error:

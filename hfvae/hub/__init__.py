@@ -4,7 +4,7 @@ Nothing here knows a model: what builds one is given to `load`.
 """
 
 from .card import CARD, resource
-from .files import CONFIG, WEIGHTS, model_files, write_folder
+from .files import CONFIG, WEIGHTS, as_json, check_output, model_files, write_folder
 from .publish import MEASURED, published_files, push_folder, push_to_hub, save_pretrained
 from .source import is_path, load, source_of
 
@@ -13,6 +13,8 @@ __all__ = [
     "CONFIG",
     "MEASURED",
     "WEIGHTS",
+    "as_json",
+    "check_output",
     "is_path",
     "load",
     "model_files",

@@ -14,7 +14,7 @@ CARD = "README.md"
 SIGNATURE = "\n<!-- Written by hfvae, which replaces this card unless it was edited: {} -->\n"
 STUB = "Check out the configuration reference at"  # what the Hub writes into a new Space
 
-# Where hfvae comes from, in cards, Spaces and script headers: no release claimed that is not there.
+# Where hfvae comes from: no release is claimed that is not there.
 INSTALL = "pip install -e .  # in a checkout of the hfvae repository"
 
 

@@ -58,9 +58,14 @@ def model_files(model: Any) -> dict[str, bytes]:
     # One entry, because safetensors writes several in random order: equal models, equal files.
     metadata = {METADATA: json.dumps({"config": settings, "sha256": digest(tensors)})}
     return {
-        CONFIG: (json.dumps(settings, indent=2) + "\n").encode(),
+        CONFIG: as_json(settings),
         WEIGHTS: save(tensors, metadata),
     }
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """A file of settings or numbers."""
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -70,6 +75,14 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
+
+
+def check_output(file: Path) -> None:
+    """Raise OSError now for a file that could not be written in the end."""
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; give a file to write to")
+    if not file.resolve().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {file.parent} to write to")
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -173,7 +186,7 @@ def read_config(
     if version > FORMAT_VERSION:
         raise HubError(
             f"{where}: saved in format {version}, and this hfvae reads up to {FORMAT_VERSION}: "
-            "pip install -U hfvae"
+            "update it"
         )
     if not isinstance(kind, str) or kind not in families:
         known = ", ".join(families)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,20 @@ class Repository:
         self.how: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
         self.force_download = force_download
         with explained(name, self.api.endpoint, revision):
-            self.commit = _resolve(self.api, name, revision, **self.how)
+            self.commit = self._resolve()
+
+    def _resolve(self) -> str:
+        """The commit that its revision names now; from the cache, warning, if the Hub is away."""
+        from huggingface_hub import try_to_load_from_cache
+
+        name, revision, how = self.name, self.revision, self.how
+        if revision and COMMIT.fullmatch(revision) and not how["local_files_only"]:
+            # Nothing to resolve; but a download would try an unreachable Hub for 23 seconds.
+            cached = try_to_load_from_cache(name, CONFIG, how["cache_dir"], revision)
+            if not isinstance(cached, str):
+                self.api.model_info(name, revision=revision)
+            return revision
+        return _patiently(lambda: self.api.resolve_revision(name, revision=revision, **how))
 
     def get(self, file: str) -> Path:
         """Where a file lies once it was fetched."""
@@ -89,41 +103,17 @@ class Repository:
                 f"{error}; if it was damaged on its way here, load with force_download=True"
             ) from error
 
-    def size(self, *files: str) -> int:
-        """Bytes of those of some files that are there, before any of them is fetched."""
+    def sizes(self) -> Counter[str]:
+        """Bytes of each file, before any of them is fetched."""
         with explained(self.name, self.api.endpoint, self.revision):
             info = self.api.model_info(self.name, revision=self.commit, files_metadata=True)
         # A size that the Hub does not tell counts as too large for any limit.
-        return sum(
-            2**62 if f.size is None else f.size for f in info.siblings if f.rfilename in files
-        )
+        return Counter({f.rfilename: 2**62 if f.size is None else f.size for f in info.siblings})
 
     def names(self) -> list[str]:
         """All its files."""
         with explained(self.name, self.api.endpoint, self.revision):
             return self.api.list_repo_files(self.name, revision=self.commit)
-
-
-def _resolve(
-    api: Any,
-    repo: str,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-) -> str:
-    """The commit that a revision names now; from the cache, with a warning, if the Hub is away."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if revision and COMMIT.fullmatch(revision) and not local_files_only:
-        # Nothing to resolve; but a download would try an unreachable Hub for 23 seconds.
-        if not isinstance(try_to_load_from_cache(repo, CONFIG, cache_dir, revision), str):
-            api.model_info(repo, revision=revision)
-        return revision
-    return _patiently(
-        lambda: api.resolve_revision(
-            repo, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
-    )
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:
@@ -225,8 +215,7 @@ def commit(
     with explained(repo, api.endpoint, revision, "the upload", writing=True):
         if revision and not create_pr:
             api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
-        card = published_card(repo, kind=kind, token=token, revision=revision)
-        keep = card is not None and is_edited(card)
+        keep = _card_is_edited(api, repo, kind, revision)
         there = api.list_repo_files(repo, repo_type=kind, revision=revision) if delete else ()
         operations: list[Any] = [
             CommitOperationAdd(name, data)
@@ -245,23 +234,15 @@ def commit(
     return done.pr_url or done.commit_url
 
 
-def published_card(
-    repo: str,
-    *,
-    kind: str = "model",
-    token: str | bool | None = None,
-    revision: str | None = None,
-) -> str | None:
-    """The card of a repository, if it has one."""
+def _card_is_edited(api: Any, repo: str, kind: str, revision: str | None) -> bool:
+    """Whether a person edited the card that is there."""
     from huggingface_hub import errors
 
-    api = hub_api(token)
-    with explained(repo, api.endpoint, revision, CARD):
-        try:
-            path = api.hf_hub_download(repo, CARD, repo_type=kind, revision=revision)
-        except errors.RemoteEntryNotFoundError:
-            return None
-    return Path(path).read_text("utf-8", errors="replace")
+    try:
+        path = api.hf_hub_download(repo, CARD, repo_type=kind, revision=revision)
+    except errors.RemoteEntryNotFoundError:
+        return False
+    return is_edited(Path(path).read_text("utf-8", errors="replace"))
 
 
 def has_weights(

@@ -67,7 +67,10 @@ def explained(
         ) from error
     except errors.HfHubHTTPError as error:
         raise HubError(_answer(error, repo, endpoint, writing)) from error
-    except ValueError as error:  # a card that the Hub refuses
+    except ValueError as error:
+        if isinstance(error.__cause__, (errors.HTTPError, ConnectionError)):  # of force_download
+            raise HubError(f"the Hub cannot be reached at {endpoint}") from error
+        # A card that the Hub refuses.
         raise HubError(f"{repo}: {quoted(error)}") from error
     except (errors.HTTPError, ConnectionError, RuntimeError) as error:  # the last one is hf_xet's
         if "connect" in type(error).__name__.lower():

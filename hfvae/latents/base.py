@@ -170,16 +170,15 @@ class Latents(nn.Module, ABC):
         """
         return {}
 
-    def axes(self, posterior: Posterior, most: int) -> Axes:
-        """The latents that differ most between images, for a posterior of many of them."""
-        variance = posterior.mode().flatten(1).var(0)
-        return ranked(variance, most, "variance")
+    def axes(self, posterior: Posterior) -> Axes:
+        """The latents, those first that differ most between the images of a posterior."""
+        return ranked(posterior.mode().flatten(1).var(0), "variance")
 
 
-def ranked(weights: Tensor, most: int, unit: str) -> Axes:
-    """The entries with the largest weights."""
-    top = weights.topk(min(most, len(weights)))
-    return Axes(top.indices.tolist(), top.values.tolist(), unit)
+def ranked(weights: Tensor, unit: str) -> Axes:
+    """All entries, the largest weights first."""
+    found = weights.sort(descending=True, stable=True)
+    return Axes(found.indices.tolist(), found.values.tolist(), unit)
 
 
 def check_dim(dim: int, count: int) -> None:

@@ -96,8 +96,8 @@ class Gaussian(Latents):
             )
         return found
 
-    def axes(self, posterior: Posterior, most: int) -> Axes:
-        """Those with the largest KL from N(0, I), averaged over the images."""
+    def axes(self, posterior: Posterior) -> Axes:
+        """Those first with the largest KL from N(0, I), averaged over the images."""
         assert isinstance(posterior, GaussianPosterior)
         kl = F.gaussian_kl_by_latent(posterior.mu, posterior.logvar).mean(0)
-        return ranked(kl.flatten(), most, "nats")
+        return ranked(kl.flatten(), "nats")

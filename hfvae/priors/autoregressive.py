@@ -29,6 +29,7 @@ class Autoregressive(Prior):
 
     def __init__(self, grid: tuple[int, ...], width: int, layers: int) -> None:
         super().__init__()
+        self.register_buffer("fitted", torch.tensor(False))
         self.grid = grid
         length = grid[0] * grid[1]
         self.start = nn.Parameter(torch.zeros(1, 1, width))
@@ -93,6 +94,7 @@ class Autoregressive(Prior):
             return self.head(self.norm(h.to(self.start.dtype))).float()
 
     def nll(self, z: Tensor) -> Tensor:
+        self.note_training()
         cells = self.cells(z)
         return self.cell_nll(cells, self.tell(cells))
 
@@ -100,6 +102,7 @@ class Autoregressive(Prior):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
+        self.warn_unless_fitted()
         length, width = self.position.shape[1:]
         rows = max(1, CACHED // (2 * len(self.layers) * length * width))
         drawn = [self._sample(e, temperature) for e in self.noise(n, generator).split(rows)]

@@ -39,7 +39,8 @@ class Prior(nn.Module, ABC):
     @property
     def work(self) -> int:
         """Multiplications that a draw takes, about: each number that it holds is used once."""
-        return sum(tensor.numel() for tensor in self.state_dict().values())
+        held = self.state_dict().values()
+        return sum(tensor.numel() for tensor in held if tensor.is_floating_point())
 
     @abstractmethod
     def nll(self, z: Tensor) -> Tensor:
@@ -67,13 +68,18 @@ class Prior(nn.Module, ABC):
         """What q(z|x) becomes under `to_base`."""
         return posterior
 
+    def note_training(self) -> None:
+        """Called where one with parameters is scored: by train.py, or in a loop of one's own."""
+        if self.training:
+            self.fitted.fill_(True)
+
     def warn_unless_fitted(self) -> None:
         """Say so where what is drawn was learned from nothing yet."""
         if not self.fitted:
             warnings.warn(
-                "this prior was fitted to no latents yet, so its draws are those of N(0, I): "
-                "model.prior.fit(z) fits a mixture, training the model fits a flow, and train.py "
-                "does both",
+                "this prior was fitted to no latents yet, so its draws are noise: "
+                "model.prior.fit(z) fits a mixture, training on model.prior(z) the others, and "
+                "train.py does it all",
                 stacklevel=3,
             )
 

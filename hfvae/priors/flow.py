@@ -71,7 +71,6 @@ class Flow(Prior):
     entry = "one number in the base space of the flow, from one likely image to another"
     words = "draws of its flow prior: N(0, I) carried through a learned invertible map"
 
-    fitted: Tensor
     axes: Tensor
 
     def __init__(self, dim: int, layers: int, width: int) -> None:
@@ -105,8 +104,7 @@ class Flow(Prior):
         return torch.linalg.slogdet(torch.cat([self.maps, self.axes[None]]).float())[1].sum()
 
     def nll(self, z: Tensor) -> Tensor:
-        if self.training:  # by train.py or in a loop of one's own
-            self.fitted.fill_(True)
+        self.note_training()
         u, log_det = self.carried(z)
         return F.standard_normal_nll(u) - log_det
 

@@ -24,7 +24,6 @@ class GaussianMixture(Prior):
     weights: Tensor
     means: Tensor
     cholesky: Tensor
-    fitted: Tensor
 
     def __init__(self, components: int, dim: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """The whole state of a training run as a folder: safetensors and JSON, no pickle.
 
 checkpoint-000500/state.safetensors holds weights, moving averages, the optimizer's moments and the
-states of the random generators; state.json the stage, the steps and seconds, the flags and the
-config, what the images were, and a SHA-256 of all of that. A folder is written beside its place and
-renamed, so it is whole or not there.
+states of the random generators; state.json the stage, the steps and seconds, the batch sizes,
+threads and flags, what the images were, and a SHA-256 of all of that. A folder is written beside
+its place and renamed, so it is whole or not there.
 """
 
 import errno
@@ -44,12 +44,12 @@ class State(NamedTuple):
 
 def write(folder: Path, step: int, state: State, limit: int) -> None:
     """Write a checkpoint into an output folder and remove the oldest beyond the limit."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-    numbers = state.numbers | {"sha256": seal(State(tensors, state.numbers))}
-    files = {TENSORS: save(tensors), NUMBERS: json.dumps(numbers, indent=2).encode()}
     target = folder / NAME.format(step)
     if target.exists():
         return  # the one that this run went on from
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
+    numbers = state.numbers | {"sha256": seal(State(tensors, state.numbers))}
+    files = {TENSORS: save(tensors), NUMBERS: json.dumps(numbers, indent=2).encode()}
     write_folder(target, files)
     for old in existing(folder)[:-limit]:
         shutil.rmtree(old, ignore_errors=True)
@@ -140,12 +140,8 @@ def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by the number of its parameter."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return {
-        f"{i}.{name}": value
-        for i, p in enumerate(parameters)
-        for name, value in optimizer.state.get(p, {}).items()
-    }
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value for i, of in state.items() for name, value in of.items()}
 
 
 def set_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:

@@ -11,13 +11,24 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..configs import PRESETS, PRIORS, Check, integer, number, one_of, optional, registered
+from ..configs import (
+    LIKELIHOODS,
+    PRESETS,
+    PRIORS,
+    Check,
+    integer,
+    number,
+    one_of,
+    optional,
+    registered,
+    several,
+    switch,
+)
 from ..data import dataset_name
 from ..errors import expand, printable
 from ..space import SDKS
 
 DEFAULT_STEPS = 600  # about two minutes of two cores on 64x64 sprites
-LIKELIHOODS = ("discretized-logistic", "gaussian", "bernoulli")
 TRACKERS = ("none", "trackio", "tensorboard", "wandb")
 
 
@@ -27,12 +38,6 @@ def text(name: str, value: Any) -> str:
     if printable(value) != str(value):
         raise ValueError(f"{name} must be UTF-8, not {value!r:.80}")
     return str(value)
-
-
-def switch(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is True or False, not {value!r:.80}")
-    return value
 
 
 def folder(name: str, value: Any) -> Path:
@@ -57,8 +62,8 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
         if not re.fullmatch(r"\d+(,\d+)*", value):
             raise ValueError(f"{name} takes a list like 32,64,128, not {value!r:.80}")
-        value = map(int, value.split(","))
-    return tuple(integer(1, 4096)(name, width) for width in value)
+        value = [int(width) for width in value.split(",")]
+    return several(integer(1, 4096), 0, 12)(name, value)
 
 
 def licence_name(name: str, value: Any) -> str:

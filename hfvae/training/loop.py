@@ -206,8 +206,6 @@ class Run:
             next(drawn)
         start = time.perf_counter() - budget.spent
         tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
-        if stage.name != "model" and not budget.step:
-            self.save(stage.name, raw, average)  # between the stages
         while budget.progress < 1 and not stop.asked:
             for _ in range(accumulated):
                 index = next(drawn)[accelerator.process_index :: accelerator.num_processes]
@@ -227,7 +225,7 @@ class Run:
             done = stop.asked or budget.progress >= 1
             progress.show(budget, metrics, last=done)
             every = config.checkpointing_steps
-            if every and (budget.step % every == 0 or stop.asked) and budget.progress < 1:
+            if every and (budget.step % every == 0 or done):  # what comes after can be killed too
                 self.average_statistics(module)
                 if average is not None:
                     self.average_statistics(average.module)
@@ -307,16 +305,13 @@ def find_checkpoint(config: TrainConfig) -> State | None:
         FileNotFoundError, HubError: there is none at that place, or it is damaged.
         TrainingError: it is of a run with other flags.
     """
-    if config.resume_from_checkpoint is None:
+    asked = config.resume_from_checkpoint
+    if asked is None:
         return None
-    if config.resume_from_checkpoint == "latest":
-        found = checkpoint.existing(config.folder)
-        if not found:
-            return None
-        folder = found[-1]
-    else:
-        folder = expand(config.resume_from_checkpoint)
-    state = checkpoint.read(folder)
+    found = checkpoint.existing(config.folder) if asked == "latest" else [expand(asked)]
+    if not found:
+        return None
+    state = checkpoint.read(folder := found[-1])
     then, now = state.numbers["flags"], config.deciding()
     changed = [
         f"--{name} was {then.get(name)} and is {now.get(name)}"

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from ..base import BaseAutoencoder
 from ..data import ImageSet, find_source, load_images
 from ..errors import NEEDS_TRAIN, expand
 from ..evaluate import evaluate, table
-from ..hub import CARD, MEASURED, is_path, model_files
+from ..hub import CARD, MEASURED, as_json, is_path, model_files
 from ..hub.card import render_card
 from ..machine import best_precision, keep_freed_memory, threads_left
-from ..report import PROGRESS, advice, as_json, reconstructions_png, samples_png
+from ..report import PROGRESS, advice, reconstructions_png, samples_png
 from . import checkpoint
 from .budget import make_budgets
 from .build import build, learned_prior, model_config, with_base
@@ -30,6 +31,8 @@ from .loop import Run, find_checkpoint
 from .progress import StopOnInterrupt
 from .publish import prepare, publish_all
 from .stages import ModelStage, PriorStage
+
+USED_LATER = ("sklearn", "torchmetrics")  # once the model is trained: too late to miss them
 
 
 def train(config: TrainConfig) -> BaseAutoencoder:
@@ -97,6 +100,8 @@ def make_accelerator(config: TrainConfig) -> Any:
         from accelerate.utils import set_seed
     except ImportError as error:
         raise TrainingError(f"training {NEEDS_TRAIN}") from error
+    if not all(map(find_spec, USED_LATER)):
+        raise TrainingError(f"training {NEEDS_TRAIN}")
 
     if config.report_to not in ("none", *map(str, get_available_trackers())):
         raise TrainingError(f"--report_to {config.report_to} needs: pip install {config.report_to}")
@@ -182,10 +187,10 @@ def fit(
 ) -> tuple[Run, StopOnInterrupt]:
     """Both stages; the model is saved as soon as there is one."""
     say, folder = accelerator.print, config.folder
-    if model.config.likelihood == "bernoulli":
-        say("pixels are binarized: drawn with their value as chance, afresh at every use")
+    if seen := model.likelihood.seen:
+        say(f"pixels are {seen}: drawn with their value as chance, afresh at every use")
     prior = learned_prior(config, model.config)
-    trained_later = PriorStage.trains(model, prior)
+    trained_later = PriorStage.trains(prior)
     budgets, batch_sizes = make_budgets(config, len(images), trained_later)
     run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)
     if resumed is not None:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseAutoencoder
 from ..data import ImageSet
 from ..evaluate import batches, latent_metrics
 from ..functional import uniform
 from ..hub import write_folder
-from ..priors import make_prior, prior_class
+from ..priors import Prior, prior_class
 from ..report import PROGRESS, advice, samples_png
 from .budget import beta
 from .errors import TrainingError
@@ -49,7 +48,8 @@ class ModelStage(Stage):
         x = model.likelihood.observe(x, run.noise).to(memory_format=run.layout)
         out = prepared(x, run.noise)
         weight = beta(run.config, self.budget, model.config.rate_weight)
-        return (out.nll + weight * out.rate + out.penalty).mean(), out.metrics
+        loss = (out.nll + weight * out.rate + out.penalty).mean()
+        return loss, {"loss": loss.detach(), **out.metrics}
 
     def finish(self, trained: Any) -> None:
         # The layout in which from_pretrained builds it: another one rounds differently.
@@ -67,8 +67,8 @@ class ModelStage(Stage):
         if not bits < DIVERGED:
             raise TrainingError(
                 f"training diverged: the model needs {bits:.3g} bits/dim, where guessing every "
-                f"pixel needs 8, so it was not saved; try a --learning_rate below "
-                f"{self.run.config.learning_rate:g}"
+                f"pixel needs {model.likelihood.guess}, so it was not saved; try a "
+                f"--learning_rate below {self.run.config.learning_rate:g}"
             )
 
     def look(self, metrics: dict[str, Tensor]) -> None:
@@ -101,18 +101,17 @@ class PriorStage(Stage):
     def __init__(self, run: Run, prior: str) -> None:
         super().__init__(run)
         self.prior = prior
-        self.trained = self.trains(run.model, prior)
+        self.trained = self.trains(prior)
 
     @staticmethod
-    def trains(model: BaseAutoencoder, prior: str) -> bool:
-        """Whether that prior of a model takes steps of its own."""
-        config = dataclasses.replace(model.config, prior=prior)
-        empty = make_prior(config, model.bottleneck.event_shape)
-        return empty.later and any(True for _ in empty.parameters())
+    def trains(prior: str) -> bool:
+        """Whether that prior takes steps of its own: it is of a later stage, and is not fitted."""
+        kind = prior_class(prior)
+        return kind.later and kind.fit is Prior.fit
 
     def learn(self, stop: StopOnInterrupt) -> None:
         """Train the prior, or fit it, or leave it as it came with the model."""
-        if self.trained and self.budget.progress < 1:
+        if self.trained and (self.budget.progress < 1 or self.run.is_past("model")):
             self.run.train(self, stop)
         elif prior_class(self.prior).later and not self.trained:
             self.fit()
@@ -157,9 +156,9 @@ class PriorStage(Stage):
         """Lay axes of the prior's base along the factors of few images."""
         run = self.run
         images = some(run.images, ENOUGH_LATENTS)
-        z = self.encoded(images, lambda posterior: posterior.mode())
-        known = factors[: len(images)].repeat(self.passes, 1)
-        run.model.prior.turn(z.to(run.device), known.to(run.device))
+        # Without those in the mirror, whose factors may be others.
+        z = self.encoded(images, lambda posterior: posterior.mode())[: len(images)]
+        run.model.prior.turn(z.to(run.device), factors[: len(images)].to(run.device))
         run.say(f"turned the base of the {self.prior} towards the factors of the images")
 
     def give_prior(self, most: int | None = None) -> None:

@@ -1,10 +1,11 @@
 // What was measured of a model, and its card.
 
+import { joined } from "./arrays.js"
 import { element, render } from "./card.js"
-import { GAP, each, numbers, show } from "./pictures.js"
+import { GAP, each, show } from "./pictures.js"
 
+// Some of hfvae.hub.card.METRICS, with shorter names where there is little room.
 const MEASURED = {
-  // as hfvae.hub.card.METRICS
   bits_per_dim: ["−ELBO", "bits/dim", 3],
   nll_bits_per_dim: ["−log p(x)", "bits/dim", 3],
   kl: ["KL", "nats", 1],
@@ -31,11 +32,8 @@ export function about(app) {
     canvas.height = Math.ceil(images.length / columns) * (height + GAP) - GAP
     images.forEach((pixels, i) => {
       show(one, pixels, frame)
-      context.drawImage(
-        one,
-        (i % columns) * (width + GAP),
-        Math.floor(i / columns) * (height + GAP),
-      )
+      const [x, y] = [i % columns, Math.floor(i / columns)]
+      context.drawImage(one, x * (width + GAP), y * (height + GAP))
     })
     return canvas
   }
@@ -45,8 +43,8 @@ export function about(app) {
     const later = (label, make) => () => {
       const place = element("div")
       make().then((canvas) => {
-        canvas.role = "img"
-        canvas.ariaLabel = label
+        canvas.setAttribute("role", "img")
+        canvas.setAttribute("aria-label", label)
         place.append(canvas)
       }, app.failed)
       return place
@@ -60,9 +58,7 @@ export function about(app) {
       found["reconstructions.png"] = later(
         "Held-out images, and below them what the model made of them",
         async () => {
-          const all = new Float32Array(heldOut.length * numbers(frame))
-          heldOut.forEach((pixels, i) => all.set(pixels, i * pixels.length))
-          const copies = await model.reconstruct(all)
+          const copies = await model.reconstruct(joined(heldOut))
           return grid([...heldOut, ...each(copies, frame)], heldOut.length, frame)
         },
       )

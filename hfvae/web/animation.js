@@ -28,24 +28,10 @@ export async function gif(images, frame, milliseconds) {
       const y = Math.floor(i / w / factor)
       indices[i] = nearest(data, 4 * (y * frame.width + x))
     }
-    parts.push([
-      0x21,
-      0xf9,
-      4,
-      4,
-      ...word(Math.round(milliseconds / 10)),
-      0,
-      0,
-      0x2c,
-      0,
-      0,
-      0,
-      0,
-      ...word(w),
-      ...word(h),
-      0,
-      8,
-    ])
+    parts.push(
+      [0x21, 0xf9, 4, 4, ...word(Math.round(milliseconds / 10)), 0, 0],
+      [0x2c, 0, 0, 0, 0, ...word(w), ...word(h), 0, 8],
+    )
     parts.push(...blocks(lzw(indices)), [0])
     await new Promise((go) => setTimeout(go))
   }

@@ -85,18 +85,10 @@ function table(lines) {
 function inline(text) {
   const parts = []
   let end = 0
-  for (const {
-    0: all,
-    1: code,
-    2: bold,
-    3: slanted,
-    4: picture,
-    5: words,
-    6: address,
-    index,
-  } of text.matchAll(INLINE)) {
-    parts.push(text.slice(end, index))
-    end = index + all.length
+  for (const match of text.matchAll(INLINE)) {
+    const [all, code, bold, slanted, picture, words, address] = match
+    parts.push(text.slice(end, match.index))
+    end = match.index + all.length
     if (code !== undefined) parts.push(element("code", code))
     else if (bold !== undefined) parts.push(element("strong", bold))
     else if (slanted !== undefined) parts.push(element("em", slanted))

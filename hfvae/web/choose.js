@@ -2,7 +2,7 @@
 // or the prior.
 
 import { starts } from "./open.js"
-import { preprocess, show, tile } from "./pictures.js"
+import { numbers, preprocess, show, tile } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const PEN = 18 // pixels wide, of the pad's 280
@@ -23,6 +23,7 @@ export function chooser(app, root, changed) {
   root.append(part)
 
   function take(pixels, which = next) {
+    if (pixels.length !== numbers(app.entry.frame)) return // of a model that was left
     pictures[which] = pixels
     show(wells[which].firstChild, pixels, app.entry.frame)
     changed(pictures)
@@ -57,7 +58,7 @@ export function chooser(app, root, changed) {
     if (button) pick(starters[button.dataset.number])
   }
   document.addEventListener("paste", (event) => {
-    if (!root.hidden && event.clipboardData.files[0]) readFile(event.clipboardData.files[0])
+    if (app.entry && !root.hidden) readFile(event.clipboardData.files[0])
   })
   root.ondragover = (event) => {
     event.preventDefault()
@@ -79,14 +80,9 @@ export function chooser(app, root, changed) {
 
   // The pen: white on black, as the drawings in data sets are.
   const pen = sheet.getContext("2d", { willReadFrequently: true })
-  Object.assign(pen, {
-    lineWidth: PEN,
-    lineCap: "round",
-    lineJoin: "round",
-    strokeStyle: "white",
-    fillStyle: "black",
-  })
-  const drawn = latest(async () => take(await read(sheet)), app.failed)
+  Object.assign(pen, { lineWidth: PEN, lineCap: "round", lineJoin: "round" })
+  Object.assign(pen, { strokeStyle: "white", fillStyle: "black" })
+  const drawn = latest(app, async () => take(await read(sheet)))
   const wipe = () => pen.fillRect(0, 0, sheet.width, sheet.height)
   const at = (event) => [
     (event.offsetX * sheet.width) / sheet.clientWidth,
@@ -114,26 +110,28 @@ export function chooser(app, root, changed) {
   // The camera: one picture after the other, until it is pressed again.
   doing("camera").hidden = !navigator.mediaDevices?.getUserMedia
   function stop() {
-    video?.srcObject.getTracks().forEach((track) => track.stop())
     video = null
     doing("camera").setAttribute("aria-pressed", false)
   }
   doing("camera").onclick = async () => {
     if (video) return stop()
+    const own = Object.assign(document.createElement("video"), { muted: true, playsInline: true })
+    const wanted = { video: { facingMode: "user", width: 320 } }
+    video = own
+    doing("camera").setAttribute("aria-pressed", true)
     try {
-      video = Object.assign(document.createElement("video"), { muted: true, playsInline: true })
-      video.srcObject = await navigator.mediaDevices.getUserMedia({
-        video: { facingMode: "user", width: 320 },
-      })
-      await video.play()
-      doing("camera").setAttribute("aria-pressed", true)
-      while (video) {
-        take(await read(video))
+      own.srcObject = await navigator.mediaDevices.getUserMedia(wanted)
+      if (video === own) await own.play()
+      while (video === own) {
+        take(await read(own))
         await new Promise(requestAnimationFrame)
       }
     } catch {
-      video = null
+      if (video !== own) return // it was stopped meanwhile
+      stop()
       app.say("There is no camera, or this page may not use it.")
+    } finally {
+      own.srcObject?.getTracks().forEach((track) => track.stop())
     }
   }
 
@@ -144,7 +142,10 @@ export function chooser(app, root, changed) {
     async begin({ first, pixels }) {
       const { entry } = app
       if (first) {
-        pictures.fill(null)
+        pictures.fill(null) // and nothing of the last model is left to be chosen
+        starters = []
+        examples.replaceChildren()
+        changed(pictures)
         turn(0)
         doing("random").hidden = !entry.model.samples
         doing("pen").hidden = entry.frame.channels !== 1
@@ -162,7 +163,7 @@ export function chooser(app, root, changed) {
         wells.forEach((well, i) => {
           well.firstChild.width = entry.frame.width
           well.firstChild.height = entry.frame.height
-          if (starters[i]) pictures[i] = starters[i]
+          pictures[i] ??= starters[i] ?? null // unless one was chosen meanwhile
         })
       }
       if (pixels) pictures[0] = pixels

@@ -16,6 +16,8 @@ const METHODS = [
   "codes", "decodeCodes", "encodeBase", "decodeBase",
 ]
 
+export const CLOSED = "the model was closed" // what a call hears then
+
 const startWorker = () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" })
 
 /**
@@ -39,6 +41,7 @@ class Client {
   #calls = new Map() // those that the worker has, by id
   #running = new Map() // one for each purpose
   #count = 0
+  #ended = null // why it takes no more calls
   #worker
 
   constructor(worker) {
@@ -49,11 +52,12 @@ class Client {
 
   close() {
     this.#worker.terminate()
-    this.#fail("the model was closed")
+    this.#fail(CLOSED)
   }
 
   call(method, args, options = {}, transfer = []) {
     return new Promise((resolve, reject) => {
+      if (this.#ended !== null) return reject(new Error(this.#ended))
       const call = { id: this.#count++, method, args, options, transfer, resolve, reject, images: [] }
       const running = this.#running.get(options.purpose)
       if (!running) return this.#send(call)
@@ -85,6 +89,7 @@ class Client {
   }
 
   #fail(message) {
+    this.#ended = message
     for (const call of this.#calls.values()) {
       call.reject(new Error(message))
       call.next?.reject(new Error(message))

@@ -1,11 +1,11 @@
 // Latents that are a grid of codes: a click chooses a cell, and another one its code.
 
+import { ARROWS } from "./follow.js"
 import { each, show, tile } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const SWATCHES = 256
 const TOGETHER = 16 // codes that are shown as pictures, and decoded together
-const NEXT = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }
 
 export function codes(app, draw) {
   const cells = document.getElementById("cells")
@@ -28,6 +28,7 @@ export function codes(app, draw) {
     select(cell)
     draw("decodeCodes", grid.slice())
   }
+  const nameOf = (i) => `Cell ${Math.floor(i / columns) + 1}, ${(i % columns) + 1}`
   function select(to) {
     cell = to
     ;[...cells.children].forEach((button, i) => {
@@ -35,7 +36,7 @@ export function codes(app, draw) {
       button.tabIndex = i === cell ? 0 : -1
     })
     number.value = grid[cell]
-    changed.textContent = `Cell ${Math.floor(cell / columns) + 1}, ${(cell % columns) + 1} has code ${grid[cell]} of ${size}`
+    changed.textContent = `${nameOf(cell)} has code ${grid[cell]} of ${size}`
     ;[...list.children].forEach((item, i) =>
       item.firstChild.setAttribute("aria-current", i === grid[cell]),
     )
@@ -43,15 +44,15 @@ export function codes(app, draw) {
 
   cells.onclick = ({ target }) => target !== cells && select([...cells.children].indexOf(target))
   cells.onkeydown = (event) => {
-    const step = NEXT[event.key]
+    const step = ARROWS[event.key]
     if (!step) return
     event.preventDefault()
-    const y = (Math.floor(cell / columns) + step[0] + rows) % rows
-    const x = ((cell % columns) + step[1] + columns) % columns
+    const x = ((cell % columns) + step[0] + columns) % columns
+    const y = (Math.floor(cell / columns) + step[1] + rows) % rows
     select(y * columns + x)
     cells.children[cell].focus()
   }
-  number.onchange = () => set(Number(number.value))
+  number.onchange = () => set(number.valueAsNumber)
   number.form.onsubmit = (event) => event.preventDefault()
   document.getElementById("random").onclick = () =>
     set((grid[cell] + 1 + Math.floor(Math.random() * (size - 1))) % size)
@@ -59,21 +60,15 @@ export function codes(app, draw) {
     target.closest("button") && set([...list.children].indexOf(target.closest("li")))
 
   // What each code looks like by itself: the middle of a picture that is made of it alone.
-  const fill = latest(async (entry) => {
+  const fill = latest(app, async (entry) => {
     const { frame, model } = entry
     const one = document.createElement("canvas")
     const [w, h] = [Math.ceil(frame.width / columns), Math.ceil(frame.height / rows)]
     for (let start = 0; start < Math.min(size, SWATCHES); start += TOGETHER) {
-      const some = Array.from(
-        { length: Math.min(TOGETHER, size - start, SWATCHES - start) },
-        (_, i) => start + i,
-      )
-      const pixels = await model.decodeCodes(
-        Float32Array.from(
-          { length: some.length * grid.length },
-          (_, i) => some[Math.floor(i / grid.length)],
-        ),
-      )
+      const length = Math.min(TOGETHER, size - start, SWATCHES - start)
+      const some = Array.from({ length }, (_, i) => start + i)
+      const grids = some.flatMap((code) => Array(grid.length).fill(code))
+      const pixels = await model.decodeCodes(Float32Array.from(grids))
       if (entry !== app.entry) return
       each(pixels, frame).forEach((image, i) => {
         show(one, image, frame)
@@ -83,7 +78,7 @@ export function codes(app, draw) {
           .drawImage(one, (frame.width - w) / 2, (frame.height - h) / 2, w, h, 0, 0, w, h)
       })
     }
-  }, app.failed)
+  })
 
   return {
     hide(hidden) {
@@ -102,11 +97,8 @@ export function codes(app, draw) {
         cells.replaceChildren(
           ...Array.from({ length: rows * columns }, (_, i) => {
             const button = document.createElement("button")
-            button.setAttribute("role", "gridcell")
-            button.setAttribute(
-              "aria-label",
-              `Cell ${Math.floor(i / columns) + 1}, ${(i % columns) + 1}`,
-            )
+            button.setAttribute("role", "option")
+            button.setAttribute("aria-label", nameOf(i))
             return button
           }),
         )
@@ -114,13 +106,14 @@ export function codes(app, draw) {
         list.replaceChildren(
           ...Array.from({ length: Math.min(size, SWATCHES) }, (_, code) => {
             const item = tile(`Code ${code}`)
+            item.firstChild.tabIndex = -1 // for keys there is its number
             const canvas = item.querySelector("canvas")
             canvas.width = Math.ceil(entry.frame.width / columns)
             canvas.height = Math.ceil(entry.frame.height / rows)
             return item
           }),
         )
-        fill(entry)
+        fill()
         cell = Math.floor(rows / 2) * columns + Math.floor(columns / 2)
       }
       select(Math.min(cell, grid.length - 1))

@@ -43,7 +43,7 @@ const SHARED = {
   blocks: [0, integer(0, 64)],
   hidden: [null, optional(integer(0, 65536))],
 }
-export const FAMILIES = {
+const FAMILIES = {
   autoencoder: {
     ...SHARED,
     prior: ["none", oneOf("none", "mixture")],

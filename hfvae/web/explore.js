@@ -12,20 +12,23 @@ export function explore(app) {
   const root = document.getElementById("explore")
   const stage = root.querySelector(".stage")
   // `method` decodes what a view shows: latents, or codes.
-  const draw = latest(async (method, latents) => {
-    const { entry } = app
+  const draw = latest(app, async (entry, method, latents) => {
     const pixels = await entry.model[method](latents)
     if (entry !== app.entry) return
     show(stage, pixels, entry.frame)
     stage.dataset.draws = Number(stage.dataset.draws ?? 0) + 1
-  }, app.failed)
+  })
   const views = { vector: vector(app, draw), codes: codes(app, draw), grid: grid(app, draw) }
-  const read = latest(async (pixels) => {
-    const { entry } = app
-    const { view } = entry.model.latents
-    for (const name in views) views[name].hide(!pixels || name !== view)
-    if (pixels) await views[view].show(entry, pixels)
-  }, app.failed)
+  let held = null // the model whose latents a view holds
+  const read = latest(app, async (entry, pixels) => {
+    if (!pixels || held !== entry) for (const name in views) views[name].hide(true)
+    if (!pixels) return
+    const view = views[entry.model.latents.view]
+    await view.show(entry, pixels)
+    if (entry !== app.entry) return
+    held = entry
+    view.hide(false)
+  })
   const { begin, leave } = chooser(app, root, ([pixels]) => read(pixels))
   return { show: begin, leave }
 }

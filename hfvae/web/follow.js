@@ -1,6 +1,6 @@
 // A place on a surface that a mouse, a finger or the arrow keys move.
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+export const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
 /** `to(x, y)`: the place, in shares of the surface; `by(dx, dy)`: a key's step from where it was. */
 export function follow(surface, to, by) {

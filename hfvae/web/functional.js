@@ -1,4 +1,4 @@
-// Every equation that the page needs, with its source; the names are those of hfvae/functional.py.
+// Equations, with their sources; what hfvae/functional.py has too is named as there.
 
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x))
 
@@ -19,7 +19,7 @@ export function gelu(x) {
 }
 
 /** To 1.5e-7: Abramowitz & Stegun 1964, 7.1.26. */
-export function erf(x) {
+function erf(x) {
   const t = 1 / (1 + 0.3275911 * Math.abs(x))
   const p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t +
     0.254829592) * t

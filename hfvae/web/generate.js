@@ -21,7 +21,7 @@ export function generate(app) {
       return app.say("This model has no prior over its latents, so it cannot make new images.")
     }
     const asked = {
-      seed: Number(seed.value),
+      seed: seed.valueAsNumber,
       count: Number(count.value),
       temperature: Number(temperature.value),
     }
@@ -54,16 +54,18 @@ export function generate(app) {
     write()
     if (event.target !== seed || seed.value !== "") redraw()
   }
-  form.onsubmit = (event) => {
-    event.preventDefault()
+  form.onsubmit = (event) => event.preventDefault() // Enter in the seed's field keeps it
+  form.querySelector(".primary").onclick = () => {
     seed.value = crypto.getRandomValues(new Uint32Array(1))[0]
     redraw()
   }
   const link = document.getElementById("link")
   link.onclick = async () => {
-    await navigator.clipboard
-      .writeText(location.href)
-      .catch(() => prompt("The link:", location.href))
+    try {
+      await navigator.clipboard.writeText(location.href)
+    } catch {
+      return prompt("The link:", location.href) // plain http has no clipboard
+    }
     link.textContent = "Copied"
     setTimeout(() => {
       link.textContent = "Copy link"
@@ -72,7 +74,7 @@ export function generate(app) {
 
   gallery.onclick = (event) => {
     const canvas = event.target.closest("button")?.firstChild
-    if (!canvas) return
+    if (!canvas?.pixels) return // it is still being drawn
     picked = canvas.pixels
     show(dialog.querySelector("canvas"), picked, app.entry.frame)
     dialog.showModal()
@@ -92,6 +94,7 @@ export function generate(app) {
   return {
     async show({ first }) {
       if (!first) return
+      dialog.close() // what it shows is of another model
       gallery.replaceChildren()
       count.max = Math.min(64, Math.max(2, Math.floor(MOST / numbers(app.entry.frame))))
       for (const input of [seed, count, temperature])

@@ -33,15 +33,14 @@ export function grid(app, draw) {
     if (z) dab(place[0] + dx / shape[2], place[1] + dy / shape[1])
   })
 
-  const choose = latest(async () => {
-    const { entry } = app
+  const choose = latest(app, async (entry) => {
     const [seed] = crypto.getRandomValues(new Uint32Array(1))
     const pixels = await entry.model.sample(1, seed, 1)
     const found = await entry.model.encode(pixels)
     if (entry !== app.entry) return
     other = found
     show(paint.querySelector("canvas"), pixels, entry.frame)
-  }, app.failed)
+  })
   document.getElementById("another").onclick = () => choose()
   document.getElementById("again").onclick = () => {
     if (!own) return

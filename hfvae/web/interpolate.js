@@ -7,8 +7,8 @@ import { each, show } from "./pictures.js"
 import { latest } from "./turns.js"
 
 const STRIP = 9 // pictures below the one that is shown
-const FRAMES = 24
-const PAUSE = 60 // of an animation, one way; milliseconds
+const FRAMES = 24 // of an animation, one way
+const PAUSE = 60 // milliseconds of each
 const STEP = 0.02 // by an arrow key
 const SECONDS = 3 // from one end to the other, playing
 
@@ -25,8 +25,7 @@ export function interpolate(app) {
 
   const complete = () => ends[0] && ends[1]
 
-  const follow = latest(async () => {
-    const { entry } = app
+  const follow = latest(app, async (entry) => {
     const [a, b] = ends
     const t = Number(place.value)
     const pixels = await entry.model.between(a, b, [t])
@@ -34,23 +33,22 @@ export function interpolate(app) {
     show(stage, pixels, entry.frame)
     stage.dataset.draws = Number(stage.dataset.draws ?? 0) + 1
     stage.dataset.at = t
-  }, app.failed)
+  })
 
-  const overview = latest(async () => {
-    const { entry } = app
+  const overview = latest(app, async (entry) => {
     const { frame } = entry
     const one = document.createElement("canvas")
     const context = strip.getContext("2d")
     strip.width = STRIP * frame.width
     strip.height = frame.height
+    // One by one: the mouse comes in between.
     for (let i = 0; i < STRIP; i++) {
-      // one by one: the mouse comes in between
       const pixels = await entry.model.between(...ends, [i / (STRIP - 1)])
       if (entry !== app.entry) return
       show(one, pixels, frame)
       context.drawImage(one, i * frame.width, 0)
     }
-  }, app.failed)
+  })
 
   function move(t) {
     place.value = t
@@ -79,7 +77,7 @@ export function interpolate(app) {
     move(place.value)
   }
   place.onkeydown = (event) => {
-    // otherwise by the thousandth
+    // Otherwise by the thousandth.
     const step = { ArrowLeft: -STEP, ArrowDown: -STEP, ArrowRight: STEP, ArrowUp: STEP }[event.key]
     if (!step) return
     event.preventDefault()
@@ -130,13 +128,8 @@ export function interpolate(app) {
   return {
     async show(how) {
       await begin(how)
-      if (
-        how.first &&
-        complete() &&
-        !matchMedia("(prefers-reduced-motion: reduce)").matches &&
-        !playing
-      )
-        start(1)
+      const still = matchMedia("(prefers-reduced-motion: reduce)").matches
+      if (how.first && complete() && app.shown === "interpolate" && !still && !playing) start(1)
     },
     leave() {
       pause()

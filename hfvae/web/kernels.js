@@ -78,6 +78,8 @@ export const makeLinear = (outputs, inputs, bias, weightAt) =>
 
 /** x Wᵀ + b for `count` rows of x. */
 export function linear(filters, x, count) {
+  const { bias, outputs } = filters
+  if (!x.length) return Float32Array.from({ length: count * outputs }, (_, i) => bias[i % outputs])
   const input = { down: 0, right: filters.span, next: 0 }
   const output = { pixels: count, yDown: 0, yRight: 1 }
   return correlate([{ filters, from: 0, to: 0 }], x, input, output, 1, count)

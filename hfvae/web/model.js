@@ -6,7 +6,7 @@
 // Pixels are Float32Arrays in (B, C, H, W) order with values in [0, 1], B told by their length;
 // z likewise, in (B, ...model.latents.shape) order.
 
-import { equal, joined, rowsOf } from "./arrays.js"
+import { equal, joined, product, rowsOf } from "./arrays.js"
 import { makeConfig, parseConfig } from "./configs.js"
 import { HubError, isObject } from "./errors.js"
 import { lerp, slerp } from "./functional.js"
@@ -64,7 +64,7 @@ class Model {
   constructor(config, tensors) {
     this.config = config
     const latents = (this.latents = makeLatents(config, tensors))
-    const compared = tensors.taken * latents.shape.slice(1).reduce((a, b) => a * b, 1)
+    const compared = tensors.taken * product(latents.shape.slice(1))
     this.encoder = new Encoder(config, tensors, latents.features, latents.spatial)
     this.decoder = new Decoder(config, tensors, latents.shape[0], latents.spatial)
     this.mean = makeMean(config, tensors)

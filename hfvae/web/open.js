@@ -29,10 +29,8 @@ export async function open(source, name, progress) {
   const bytes = weights.length
   progress(`Reading ${name}, ${megabytes(bytes)} …`)
   const model = await load(text.decode(config), weights.buffer)
-  const {
-    channels,
-    size: [height, width],
-  } = model.config
+  const { channels, size } = model.config
+  const [height, width] = size
   const frame = { channels, height, width }
   if (![1, 3, 4].includes(channels)) {
     model.close()

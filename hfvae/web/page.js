@@ -1,14 +1,13 @@
 // The page: opens models, and shows one of five tabs of the one that is open.
 
 import { about } from "./about.js"
+import { CLOSED } from "./client.js"
 import { explore } from "./explore.js"
 import { generate } from "./generate.js"
 import { interpolate } from "./interpolate.js"
 import { open } from "./open.js"
 import { reconstruct } from "./reconstruct.js"
 import { Hub, HUB_ID, Inlined } from "./source.js"
-
-const CLOSED = "the model was closed" // what a call hears whose model is no longer shown
 
 const find = (id) => document.getElementById(id)
 const settings = JSON.parse(find("settings").textContent)
@@ -27,7 +26,7 @@ const app = {
     message.hidden = !words
   },
   failed({ message }) {
-    if (message !== CLOSED) app.say(message)
+    if (message !== CLOSED) app.say(message) // of a model that is no longer shown
   },
   // Shows a tab, with a picture to go on with if there is one.
   go(name, pixels) {
@@ -47,7 +46,9 @@ const app = {
   remember(said) {
     for (const [name, value] of Object.entries(said))
       value === null ? asked.delete(name) : asked.set(name, value)
-    history.replaceState(null, "", (location.protocol === "file:" ? "#" : "?") + asked)
+    try {
+      history.replaceState(null, "", (location.protocol === "file:" ? "#" : "?") + asked)
+    } catch {} // Safari takes 100 in half a minute; the next one will say this, too
   },
   asked: (name) => asked.get(name),
 }
@@ -76,7 +77,6 @@ async function choose(name) {
   const mine = ++choices
   app.say("")
   loading.hidden = false
-  app.remember({ model: name })
   try {
     if (!inlined.has(name) && !settings.hub)
       throw new Error(`There is no model ${name} in this file.`)
@@ -88,6 +88,7 @@ async function choose(name) {
       share === undefined ? bar.removeAttribute("value") : (bar.value = share)
     })
     if (mine !== choices) return entry.model.close()
+    app.remember(app.entry ? { model: name, seed: null } : { model: name })
     app.entry?.model.close()
     app.entry = entry
     globalThis.hfvae = { model: entry.model }
@@ -96,7 +97,9 @@ async function choose(name) {
     find("facts").textContent = entry.facts
     document.documentElement.style.setProperty("--shape", entry.frame.width / entry.frame.height)
     document.title = `${name} · hfvae`
-    for (const canvas of document.querySelectorAll(".stage")) canvas.width = entry.frame.width // and empty
+    find("main").inert = false
+    // Which empties it as well.
+    for (const canvas of document.querySelectorAll(".stage")) canvas.width = entry.frame.width
     started.clear()
     start(app.shown)
   } catch (error) {
@@ -109,21 +112,16 @@ async function choose(name) {
 }
 
 for (const name of settings.models) menu.add(new Option(name, name))
-menu.onchange = () => {
-  app.remember({ seed: null })
-  choose(menu.value)
-}
+menu.onchange = () => choose(menu.value)
 find("open").hidden = !settings.hub
 find("open").onsubmit = (event) => {
   event.preventDefault()
   const name = find("id").value.trim()
   if (!HUB_ID.test(name)) return app.say("A model of the Hub is called owner/name.")
-  app.remember({ seed: null })
   choose(name)
 }
 const bar = document.querySelector("[role=tablist]")
-bar.onclick = (event) =>
-  event.target.role === "tab" && app.go(event.target.getAttribute("aria-controls"))
+bar.onclick = ({ target }) => target !== bar && app.go(target.getAttribute("aria-controls"))
 bar.onkeydown = (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key]
   if (!step) return

@@ -8,6 +8,7 @@ const STRANGE =
   "This is not the kind of picture that this model knows: what you see is the nearest thing " +
   "that it can draw."
 const UNPACKED = 16e6 // pixels of a grid of held-out images: a few bytes can unpack to gigabytes
+const WHITE = 2 ** 32 - 1 // the four bytes of such a pixel
 export const GAP = 2 // white pixels between the images of a grid
 
 export const numbers = (frame) => frame.channels * frame.height * frame.width
@@ -38,7 +39,7 @@ export function show(canvas, pixels, frame) {
 export function tile(label) {
   const item = document.createElement("li")
   const button = document.createElement("button")
-  button.ariaLabel = label
+  button.setAttribute("aria-label", label)
   button.append(document.createElement("canvas"))
   item.append(button)
   return item
@@ -143,7 +144,7 @@ function cubic(x) {
 export async function firstRow(file, { channels, height, width }) {
   const header = new DataView(await file.slice(0, 24).arrayBuffer())
   if (header.getUint32(0) !== 0x89504e47 || header.getUint32(16) * header.getUint32(20) > UNPACKED)
-    return [] // no PNG
+    return [] // no PNG, or one that is too large
   const image = await createImageBitmap(file)
   const canvas = new OffscreenCanvas(image.width, image.height)
   const context = canvas.getContext("2d", { willReadFrequently: true })
@@ -152,7 +153,8 @@ export async function firstRow(file, { channels, height, width }) {
   const { data } = context.getImageData(0, 0, W, image.height)
   for (let factor = Math.floor(W / width); factor > 0; factor--) {
     const [w, h] = [W / factor, image.height / factor]
-    if (!fits(w, width) || !fits(h, height) || !repeats(data, W, factor)) continue
+    if (!fits(w, width) || !fits(h, height)) continue
+    if (!repeats(data, W, factor, { height, width })) continue
     return Array.from({ length: (w + GAP) / (width + GAP) }, (_, i) => {
       const pixels = new Float32Array(channels * height * width)
       for (let c = 0; c < channels; c++)
@@ -168,13 +170,15 @@ export async function firstRow(file, { channels, height, width }) {
 
 const fits = (length, side) => Number.isInteger(length) && (length + GAP) % (side + GAP) === 0
 
-// Whether the picture is made of equal squares of pixels, so many a side.
-function repeats(data, W, factor) {
+// Whether the picture is made of equal squares of pixels, so many a side, with white gaps.
+function repeats(data, W, factor, { height, width }) {
   const words = new Uint32Array(data.buffer)
   for (let i = 0; i < words.length; i++) {
     const x = i % W
     const y = (i - x) / W
     if (words[i] !== words[(y - (y % factor)) * W + x - (x % factor)]) return false
+    const [left, top] = [Math.floor(x / factor) % (width + GAP), Math.floor(y / factor) % (height + GAP)]
+    if ((left >= width || top >= height) && words[i] !== WHITE) return false
   }
   return true
 }

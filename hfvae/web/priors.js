@@ -248,6 +248,7 @@ class Autoregressive extends Prior {
     super(shape, draw)
     const width = (this.width = config.prior_width)
     Object.assign(this, { held, length: shape[0] })
+    takeFitted(tensors)
     this.start = tensors.take("prior.start", [1, 1, width])
     this.position = tensors.take("prior.position", [1, this.length, width])
     this.layers = Array.from({ length: config.prior_layers }, (_, i) =>

@@ -72,6 +72,7 @@ export class Safetensors {
   /** The numbers of a tensor in float32, all finite, which it must have in this shape. */
   take(name, shape) {
     const { dtype, start, length } = this.claim(name, shape)
+    this.taken += product(shape)
     const [Kind, , number] = TYPES[dtype]
     if (!number) throw new HubError(`${name} in model.safetensors has dtype ${dtype}.`)
     const size = Kind.BYTES_PER_ELEMENT
@@ -101,7 +102,6 @@ export class Safetensors {
       throw unfit(`${name} is ${quoted(entry.shape)} and should be [${shape}]`)
     }
     this.entries.delete(name)
-    this.taken += product(shape)
     return entry
   }
 

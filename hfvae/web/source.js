@@ -36,14 +36,14 @@ export class Hub {
   // `progress(done, all)` is told the bytes. What is too large is refused before it is fetched.
   async read(file, progress) {
     const most = MAX_BYTES[file]
-    const { signal, stop } = stoppable()
+    const abort = new AbortController()
     // A server of large files may refuse to be asked for the size alone; then the answer below says it.
     if (progress) {
       const announced = bytesOf(await this.ask(file, { method: "HEAD" }).catch(() => null))
       this.check(announced, file, most)
       progress(0, announced)
     }
-    const answer = await this.ask(file, { signal })
+    const answer = await this.ask(file, { signal: abort.signal })
     if (answer === null) return null
     const all = bytesOf(answer)
     const reader = answer.body.getReader()
@@ -61,7 +61,7 @@ export class Hub {
         progress?.(done, all)
       }
     } catch (error) {
-      stop()
+      abort.abort()
       throw error
     }
     return new Uint8Array(await new Blob(parts).arrayBuffer())
@@ -102,8 +102,3 @@ export class Hub {
 
 const bytesOf = (answer) =>
   Number(answer?.headers.get("x-linked-size") ?? answer?.headers.get("content-length") ?? 0)
-
-function stoppable() {
-  const controller = new AbortController()
-  return { signal: controller.signal, stop: () => controller.abort() }
-}

@@ -43,8 +43,7 @@ export function vector(app, draw) {
   sliders.onchange = () => background()
 
   // Pictures all over the plane of the first two, one by one, so that what is dragged goes on.
-  const background = latest(async () => {
-    const { entry } = app
+  const background = latest(app, async (entry) => {
     const { frame } = entry
     const from = z.slice()
     const [across, down] = telling
@@ -61,7 +60,7 @@ export function vector(app, draw) {
       show(one, pixels, frame)
       context.drawImage(one, x * w, y * h, w, h)
     }
-  }, app.failed)
+  })
 
   function place(x, y) {
     to(telling[0], clamp(x))
@@ -80,31 +79,16 @@ export function vector(app, draw) {
     async show(entry, pixels) {
       const found = await entry.model.encodeBase(pixels)
       draw("decodeBase", found)
-      entry.telling ??= entry.model.samples ? await compare(entry) : around(found)
+      const ways = entry.model.samples ? (entry.telling ??= await compare(entry)) : around(found)
       if (entry !== app.entry) return
       z = found
-      if (telling !== entry.telling) {
-        telling = entry.telling
-        sliders.replaceChildren(
-          ...telling.map(({ name, weight }, i) => {
-            const input = Object.assign(element("input"), {
-              type: "range",
-              min: 0,
-              max: 1,
-              step: 0.005,
-            })
-            input.dataset.row = i
-            return element(
-              "label",
-              element("span", name, " ", element("small", weight)),
-              input,
-              element("output"),
-            )
-          }),
-        )
+      if (telling !== ways) {
+        telling = ways
+        sliders.replaceChildren(...telling.map(slider))
         const names = telling.slice(0, 2).map(({ name }) => name)
         map.querySelector("figcaption").textContent = `Across ${names.join(", down ")}: drag on it`
-        canvas.ariaLabel = `A map of ${names.join(" and ")}: the arrow keys move on it`
+        const label = `A map of ${names.join(" and ")}: the arrow keys move on it`
+        canvas.setAttribute("aria-label", label)
         const { width, height } = entry.frame
         const scale = Math.min(1, LARGE / Math.max(width, height))
         canvas.width = MAP * Math.round(width * scale)
@@ -114,6 +98,13 @@ export function vector(app, draw) {
       background()
     },
   }
+}
+
+function slider({ name, weight }, row) {
+  const input = Object.assign(element("input"), { type: "range", min: 0, max: 1, step: 0.005 })
+  input.dataset.row = row
+  const label = element("span", name, " ", element("small", weight))
+  return element("label", label, input, element("output"))
 }
 
 // The latents that stand for factors, and those that differ most between new images; and from
@@ -134,24 +125,16 @@ async function compare({ model, measured }) {
     const [low, high] = ENDS.map((share) => values[Math.round(share * (COMPARED - 1))])
     const factors = named(dim).map((key) => key.slice("latent_".length).replaceAll("_", " "))
     const name = [`${letter}${dim}`, ...factors].join(" · ")
-    return {
-      dim,
-      name,
-      weight: `${weights[k].toFixed(1)} ${unit}`,
-      low,
-      high: Math.max(high, low + 1e-3),
-    }
+    const weight = `${weights[k].toFixed(1)} ${unit}`
+    return { dim, name, weight, low, high: Math.max(high, low + 1e-3) }
   })
 }
 
 // Of a model that cannot draw images to compare: the first latents, around where they are.
 function around(z) {
   const spread = 3 * Math.max(1e-3, Math.hypot(...z) / Math.sqrt(z.length))
-  return Array.from(z.subarray(0, SLIDERS), (value, dim) => ({
-    dim,
-    low: value - spread,
-    high: value + spread,
-    name: `z${dim}`,
-    weight: "",
-  }))
+  return Array.from(z.subarray(0, SLIDERS), (value, dim) => {
+    const [low, high] = [value - spread, value + spread]
+    return { dim, name: `z${dim}`, weight: "", low, high }
+  })
 }

@@ -10,7 +10,11 @@ let model
 const calls = new Map() // by id, in turn
 
 self.onmessage = ({ data: { id, method, args, cancel } }) => {
-  if (calls.delete(cancel)) return self.postMessage({ id: cancel, result: null })
+  if (cancel !== undefined) {
+    // It may have ended already.
+    if (calls.delete(cancel)) self.postMessage({ id: cancel, result: null })
+    return
+  }
   calls.set(id, steps(method, args))
   if (calls.size === 1) run()
 }
