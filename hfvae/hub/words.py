@@ -68,9 +68,11 @@ def explained(
     except errors.HfHubHTTPError as error:
         raise HubError(_answer(error, repo, endpoint, writing)) from error
     except ValueError as error:
-        if isinstance(error.__cause__, (errors.HTTPError, ConnectionError)):  # of force_download
+        cause = error.__cause__
+        if isinstance(cause, errors.HTTPError) and not isinstance(cause, errors.HfHubHTTPError):
+            # With force_download the client does not look into its cache.
             raise HubError(f"the Hub cannot be reached at {endpoint}") from error
-        # A card that the Hub refuses.
+        # A card that the Hub refuses, or settings that do not go together.
         raise HubError(f"{repo}: {quoted(error)}") from error
     except (errors.HTTPError, ConnectionError, RuntimeError) as error:  # the last one is hf_xet's
         if "connect" in type(error).__name__.lower():
