@@ -67,6 +67,7 @@ def test_sprites_refuse_what_they_cannot_draw():
 def test_sprites_of_both_splits_differ_and_know_their_factors(monkeypatch):
     monkeypatch.setattr(sprites, "COUNTS", {"train": 50, "test": 50})
     train, test = load_images("sprites"), load_images("sprites", "test", size=(16, 24), channels=1)
+    assert load_images("sprites", "test", size=16).pixels.shape[1:] == (3, 16, 16)
     assert train.pixels.shape == (50, 3, 64, 64)
     assert test.pixels.shape == (50, 1, 16, 24)
     both = torch.cat([train.factors, test.factors])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import cache
-from .base import HELD_OUT, DataError, Request
+from .base import HELD_OUT, DataError, Request, Size
 from .drawn import Drawn
 from .records import Records
 from .sources import dataset_name, find_source
@@ -71,7 +71,7 @@ def load_images(
     dataset: str,
     split: str = "train",
     *,
-    size: tuple[int, int] | None = None,
+    size: int | Size | None = None,
     channels: int | None = None,
     image_column: str | None = None,
     data_dir: str | Path | None = None,
@@ -85,8 +85,8 @@ def load_images(
             folder of images in any nesting, of IDX files, or of parquet files; a parquet file; a
             Hub data set id.
         split: "train" or "test". A source without a test split holds out a fixed tenth.
-        size: (height, width) to bring the images to; None keeps theirs if they all agree on one of
-            at most 128 pixels, else 64x64.
+        size: (height, width) to bring the images to, or one number for squares; None keeps theirs
+            if they all agree on one of at most 128 pixels, else 64x64.
         channels: None is 1 if the images are all grey, else 3.
         image_column: the column with the images, where the data have columns.
         data_dir: where torchvision's data are or go.
@@ -99,6 +99,7 @@ def load_images(
     """
     if split not in ("train", "test"):
         raise DataError(f"split must be 'train' or 'test', not {split!r}")
+    size = (size, size) if isinstance(size, int) else size
     source = find_source(dataset)
     if streaming and not source.streams:
         raise DataError(f"only a Hub data set can be streamed, not {dataset}")

@@ -1,7 +1,7 @@
 """What Explore shows of a kind of latent, and how one moves in it: an explorer for each `view`."""
 
-import secrets
 import math
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
