@@ -1,5 +1,6 @@
 """The queue of a demo: whose turn it is, and how many calls may wait."""
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -39,6 +40,8 @@ class FairQueue(Queue):
         self.pending_event_ids_session = LRUCache(UNREAD)
         self.served: LRUCache[Any, int] = LRUCache(SERVED)  # when, counted in calls
         self.clock = count(1)
+        self.failed = False  # a call, since garbage was collected
+        gc.freeze()  # what is here now stays, and need not be looked through then
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         visitor = address(request)
@@ -51,6 +54,7 @@ class FairQueue(Queue):
 
         Gradio's own would then end its loop, and all calls with it.
         """
+        self.failed |= not getattr(event_message, "success", True)
         if event.session_hash in self.pending_messages_per_session:
             super().send_message(event, event_message)
 
@@ -81,6 +85,9 @@ class FairQueue(Queue):
     async def process_events(self, events: Any, batch: bool, begin_time: float, fn: Any) -> None:
         await super().process_events(events, batch, begin_time, fn)
         if not any(self.active_jobs) and not len(self):
+            if self.failed:  # Gradio's frames hold the error, which holds them and what was sent
+                self.failed = False
+                gc.collect()
             give_back_memory()
 
     def waiting(self) -> list[Event]:
