@@ -208,7 +208,7 @@ HEADLINES: list[tuple[str, Number, str, Number]] = [
         Number("sprites-beta-vae", "factor_vae_score", "{:.2f}"),
     ),
     (
-        "training at 64x64, in speeds of the bare step of the same network",
+        "images/s in training at 64x64, as a multiple of the bare step of the same network",
         Number("training", "ratio", "{:.2f}", "the bare step, 64x64"),
         "of pythae's trainer, its network at 28x28",
         Number("training", "ratio", "{:.2f}", "pythae's trainer, its network"),

@@ -30,7 +30,7 @@ CHUNK = 2**19  # numbers in the images decoded at once: bounds memory, and stays
 class Output(NamedTuple):
     """What `model(x)` returns.
 
-    mean(nll + rate) is the negative ELBO of the z drawn, whatever the prior.
+    mean(nll + rate) estimates the negative ELBO, whatever the prior; an autoencoder has none.
 
     Attributes:
         loss: to call `.backward()` on: mean(nll + beta·rate + penalty), nats per image.
@@ -166,7 +166,9 @@ class BaseAutoencoder(nn.Module):
 
     @in_eval_mode
     def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A one-sample lower bound on log p(x), (B,) in nats; `beta` plays no part.
+        """A one-sample estimate of the ELBO, (B,) in nats, whatever `beta` is.
+
+        Its mean is a lower bound on log p(x).
 
         Raises:
             ValueError: the model has no p(x), or the pixels are not what its likelihood is over.
@@ -180,7 +182,7 @@ class BaseAutoencoder(nn.Module):
     def importance_bound(
         self, x: Tensor, posterior: Any, samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """log 1/K Σ p(x|z_k) p(z_k) / q(z_k|x), (B,) in nats, for posteriors that have a density.
+        """log [(1/K) Σ p(x|z_k) p(z_k) / q(z_k|x)], (B,) in nats, for posteriors that have a density.
 
         The K·B latents are drawn and decoded a few at a time.
         """
@@ -224,7 +226,7 @@ class BaseAutoencoder(nn.Module):
 
         Args:
             n: how many, from 1.
-            temperature: multiplies the prior's standard deviations; 0 is its mode.
+            temperature: multiplies the prior's standard deviations; 0 leaves out all chance.
             generator: the same seed gives the same images.
 
         Raises:

@@ -50,7 +50,7 @@ class Prior(nn.Module, ABC):
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """n draws. Temperature multiplies standard deviations or divides logits; 0 is the mode."""
+        """n draws. Temperature multiplies standard deviations or divides logits; 0: no chance."""
 
     def gaussian_kl(self, mu: Tensor, logvar: Tensor) -> Tensor | None:
         """KL(N(μ, σ²) ‖ p), (B,) in nats, where it has a closed form."""

@@ -142,7 +142,9 @@ class TrainConfig:
         None, integer(3, 65536), "how many codes, for vq-vae and fsq-vae"
     )
     prior_fraction: float = flag(
-        0.5, number(0, 0.999), "share of a prior that is trained after the model; default: 0.5"
+        0.5,
+        number(0, 0.999),
+        "of the training, for a prior that comes after the model; default: 0.5",
     )
     likelihood: str | None = flag(None, one_of(*LIKELIHOODS), ", ".join(LIKELIHOODS))
     license: str | None = flag(
@@ -155,7 +157,9 @@ class TrainConfig:
         None, at_least(2), "images a step, of all processes; default: 16 to 128, by set and time"
     )  # BatchNorm compares images
     num_train_epochs: float | None = flag(None, positive, "looks at every image")
-    max_train_steps: int | None = flag(None, at_least(1), f"default: {DEFAULT_STEPS}")
+    max_train_steps: int | None = flag(
+        None, at_least(1), f"of the model; a later prior's come on top; default: {DEFAULT_STEPS}"
+    )
     max_train_minutes: float | None = flag(None, positive, "in all, the prior's included")
     learning_rate: float = flag(2e-3, positive, "default: 0.002")
     lr_warmup_steps: int | None = flag(
