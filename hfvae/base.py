@@ -182,7 +182,7 @@ class BaseAutoencoder(nn.Module):
     def importance_bound(
         self, x: Tensor, posterior: Any, samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """log [(1/K) Σ p(x|z_k) p(z_k) / q(z_k|x)], (B,) in nats, for posteriors that have a density.
+        """log [(1/K) Σ p(x|z_k) p(z_k) / q(z_k|x)], (B,) in nats, for posteriors with a density.
 
         The K·B latents are drawn and decoded a few at a time.
         """

@@ -144,7 +144,7 @@ class TrainConfig:
     prior_fraction: float = flag(
         0.5,
         number(0, 0.999),
-        "of the training, for a prior that comes after the model; default: 0.5",
+        "of the training, for a prior that comes later; default: 0.5",
     )
     likelihood: str | None = flag(None, one_of(*LIKELIHOODS), ", ".join(LIKELIHOODS))
     license: str | None = flag(
