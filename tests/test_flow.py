@@ -65,7 +65,7 @@ def test_a_new_flow_is_n01(generator):
 
 
 def test_draws_follow_the_density(generator):
-    """The mean of −log p over draws is the entropy of N(0, I) plus the mean change of volume."""
+    """In the base they are those of N(0, I)."""
     flow = trained_flow(4)
     z = flow.sample(20_000, generator=generator())
     u = flow.to_base(z)
@@ -73,6 +73,8 @@ def test_draws_follow_the_density(generator):
     assert (u.var(0) - 1).abs().max() < 5 * (2 / 20_000) ** 0.5
     mode = flow.from_base(torch.zeros(3, 4))
     torch.testing.assert_close(flow.sample(3, 0.0), mode, atol=1e-6, rtol=0)
+    half = flow.from_base(0.5 * torch.randn(5, 4, generator=generator(1)))
+    torch.testing.assert_close(flow.sample(5, 0.5, generator(1)), half)  # temperature of the base
 
 
 def test_factors_that_are_known_become_axes_of_the_base():
@@ -86,8 +88,12 @@ def test_factors_that_are_known_become_axes_of_the_base():
     def explained():
         return torch.stack([F.correlation_ratio(flow.to_base(z), v) for v in factors.T])
 
-    before, nats = explained(), flow.nll(z)
+    def way():
+        return flow.from_base(F.slerp(*flow.to_base(z[:2]).split(1), torch.tensor([[0.3], [0.7]])))
+
+    before, nats, stays = explained(), flow.nll(z), way()
     flow.turn(z, factors)
+    torch.testing.assert_close(way(), stays, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(flow.nll(z), nats, atol=1e-3, rtol=0)
     torch.testing.assert_close(flow.from_base(flow.to_base(z)), z, atol=1e-3, rtol=1e-3)
     after = explained()
@@ -95,6 +101,16 @@ def test_factors_that_are_known_become_axes_of_the_base():
     assert (before[:3].max(1).values < 0.8).any()
     assert sorted(after[:3].argmax(1).tolist()) == [0, 1, 2]
     assert (after[3] < 1e-9).all()
+
+
+def test_the_axes_of_factors_come_by_how_far_they_move():
+    along, across = torch.tensor([0.0, 0, 1, 0]), torch.tensor([0.6, 0.8, 0, 0])
+    factors = torch.cartesian_prod(torch.arange(2), torch.arange(3))  # the second moves z more
+    axes = F.factor_axes(factors[:, :1] * across + 4.0 * factors[:, 1:] * along, factors)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(4))
+    torch.testing.assert_close(
+        (axes[:, :2].T @ torch.stack([along, across], 1)).abs(), torch.eye(2)
+    )
 
 
 def test_a_factor_explains_what_does_not_vary_within_its_values():

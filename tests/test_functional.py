@@ -183,3 +183,17 @@ def test_the_nearest_codes_are_found_in_little_memory():
     assert found.shape == (16, 1024)
     assert torch.equal(found[3, 5:9], torch.cdist(z[3, 5:9], codebook).argmin(-1))
     assert F.nearest(z[:0], codebook).shape == (0, 1024)
+
+
+def test_the_angle_of_slerp_is_between_whole_vectors():
+    a, b = torch.randn(2, 1, 3, 4, 5)
+    t = torch.linspace(0, 1, 5).view(-1, 1, 1, 1)
+    flat = F.slerp(a.flatten(1), b.flatten(1), t.flatten(1))
+    torch.testing.assert_close(F.slerp(a, b, t), flat.view(5, 3, 4, 5))
+
+
+def test_psnr_and_bounds_of_known_numbers():
+    x, y = torch.zeros(3, 1, 4, 4), torch.tensor([0.0, 0.1, 1.0]).view(3, 1, 1, 1)
+    torch.testing.assert_close(F.psnr(x, y.expand_as(x)), torch.tensor([100.0, 20.0, 0.0]))
+    s = torch.tensor([-1e4, -1e-3, 0.0, 1e-3, 1e4])
+    torch.testing.assert_close(F.bounded(s, 7), s.clamp(-7, 7))

@@ -175,3 +175,12 @@ def test_traversing_a_code_changes_that_cell():
     changed = codes.clone()
     changed.view(-1)[3] = 11
     torch.testing.assert_close(images[2:], model.decode_codes(changed))
+
+
+def test_a_code_used_less_than_a_tenth_of_the_average_is_moved(generator):
+    q = VectorQuantizer(2, (1, 1), 4, 0.25)
+    q.ema_counts.copy_(torch.tensor([36.9, 1.1, 0.9, 1.1]))  # 10 on average
+    before = q.codebook.clone()
+    q.revive(torch.full((5, 2), 7.0), generator())
+    assert torch.equal(q.codebook[2], torch.full((2,), 7.0))
+    assert torch.equal(q.codebook[[0, 1, 3]], before[[0, 1, 3]])

@@ -106,7 +106,8 @@ def draws(page, where):
 
 
 def settle(page, where):
-    """Wait until nothing more is drawn on a stage."""
+    """Wait until something is drawn on a stage, and nothing more."""
+    wait_for(page, f"document.querySelector('{where} .stage').dataset.draws > 0")
     before = -1
     while (now := draws(page, where)) != before:
         before = now
@@ -182,11 +183,14 @@ def test_reconstruct_sees_and_makes_what_python_does(
     page = open_file(name, f"model={folder}")
     tab(page, "Reconstruct")
     file = noise(tmp_path, size=(48, 70))
+    compared = "document.getElementById('apart').textContent.includes('PSNR')"
+    wait_for(page, compared)
+    well = "document.querySelector('#reconstruct .well canvas').toDataURL()"
+    before = page.evaluate(well)
     upload(page, "#reconstruct", file)
     model = hfvae.from_pretrained(demo_models / folder)
     x = model.likelihood.nearest(model.preprocess(file))
-    wait_for(page, "document.getElementById('apart').textContent.includes('PSNR')")
-    page.wait_for_timeout(300)
+    wait_for(page, f"old => {well} !== old && {compared}", before)
     seen = pixels(page, "#reconstruct .well canvas")
     same(seen, as_shown(x), 255 if folder == "binary" else 1)  # grey pixels may be a tie
     assert (seen != as_shown(x)).mean() < 0.1
@@ -551,7 +555,6 @@ def fetched(hub):
 
 
 def test_a_static_space_shows_its_model_and_any_other_by_its_id(space, hub, config):
-    front = hub.repos["spaces/me/demo"].files()["README.md"].decode() if hub.repos else ""
     hfvae.VAE(config).push_to_hub("me/other")
     hub.requests.clear()
     page = space()

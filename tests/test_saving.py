@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -134,25 +135,29 @@ def test_a_save_waits_for_another_and_no_longer_than_it_must(tmp_path, monkeypat
     model.save_pretrained(tmp_path / "model")
 
 
-def test_what_is_published_during_saves_is_one_of_them(tmp_path, monkeypatch):
-    def slowly(*paths, replace=os.replace):
-        time.sleep(0.001)
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", slowly)
-    models = [VAE(VAEConfig(beta=beta, **SHAPE)).eval() for beta in (1.0, 4.0)]
-    saved = [files.model_files(model) for model in models]
-    folder = tmp_path / "model"
+def test_nothing_is_published_in_the_middle_of_a_save(tmp_path, monkeypatch):
+    saved = [files.model_files(VAE(VAEConfig(beta=beta, **SHAPE))) for beta in (1.0, 4.0)]
+    folder, replace = tmp_path / "model", os.replace
     files.write_folder(folder, saved[0])
+    half, go = threading.Event(), threading.Event()
 
-    def save():
-        for i in range(20):
-            files.write_folder(folder, saved[i % 2])
+    def halfway(*paths):
+        replace(*paths)
+        half.set()
+        assert go.wait(30)
 
-    thread = threading.Thread(target=save)
-    thread.start()
-    while thread.is_alive():
-        assert published_files(folder, "me/model") in saved
+    monkeypatch.setattr(os, "replace", halfway)
+    monkeypatch.setattr("hfvae.hub.publish.PATIENCE", 0)
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(files.write_folder, folder, saved[1])
+        try:
+            assert half.wait(30)  # one file is new, the other old
+            with pytest.raises(TimeoutError):
+                published_files(folder, "me/model")
+        finally:
+            go.set()
+        saving.result()
+    assert published_files(folder, "me/model") == saved[1]
 
 
 def test_a_lock_keeps_out_threads_and_is_gone_afterwards(tmp_path):

@@ -13,7 +13,7 @@ from hfvae.data import ImageSet
 from hfvae.demo.actions import make_actions
 from hfvae.demo.menu import Models
 from hfvae.evaluate import evaluate
-from hfvae.latents.gaussian import GaussianPosterior
+from hfvae.latents.gaussian import Gaussian, GaussianPosterior
 from hfvae.priors.autoregressive import AutoregressiveVectors
 from hfvae.priors.normal import StandardNormal
 
@@ -144,9 +144,9 @@ def test_what_is_charged_is_the_negative_elbo_whatever_the_prior(generator):
         torch.testing.assert_close(-model.elbo(x, generator()), out.nll + out.rate)
         out.loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-        one = model.log_likelihood(x, 1, generator())
-        nll = model.score(x, model.infer(x), generator())
-        assert one.shape == nll.nll.shape
+        if prior == "autoregressive":  # no closed form: the rate is that of the same draw
+            one = model.log_likelihood(x, 1, generator())
+            torch.testing.assert_close(one, model.elbo(x, generator()), rtol=1e-5, atol=0)
         images = ImageSet("noise", "test", (x * 255).round().to(torch.uint8))
         results = evaluate(model, images, seed=3)
         noise = torch.Generator().manual_seed(4)
@@ -154,7 +154,22 @@ def test_what_is_charged_is_the_negative_elbo_whatever_the_prior(generator):
         expected = (again.nll + again.rate).mean().item()
         assert results["elbo"] == pytest.approx(-expected, rel=1e-5)
         assert "nll" not in results
-        assert 0 <= results["active_units"] <= 2
+
+
+def test_a_unit_is_active_if_its_mean_varies_of_a_grid_on_average_over_its_cells():
+    sign = torch.tensor([1.0, -1.0]).repeat_interleave(500)  # varies between the batches alone
+    mu = sign[:, None] * torch.tensor([0.0, 0.09, 0.11])  # variances 0, 0.0081, 0.0121
+    assert Gaussian(3).summary([mu[:500], mu[500:]])["active_units"] == 1
+    grid = sign.view(-1, 1, 1, 1) * torch.tensor([[[0.0, 0.13]], [[0.0, 0.15]]])
+    assert Gaussian(2, 1, 2).summary([grid])["active_units"] == 1  # 0.0085 and 0.0113
+
+
+def test_latents_that_are_kept_are_drawn_afresh_at_every_use(generator):
+    posterior = GaussianPosterior(torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4))
+    latents, noise = Gaussian(2, 4, 4), generator()
+    first, second = (latents.drawn(posterior.kept(), noise) for _ in range(2))
+    assert torch.equal(first, posterior.sample(generator()))
+    assert not torch.equal(first, second)
 
 
 def test_a_grid_is_traversed_row_by_row_and_interpolated_whole():
@@ -209,10 +224,11 @@ def test_only_a_grid_is_of_format_2_and_only_it_has_a_transformer(tmp_path):
 
 def test_the_mean_and_spread_of_half_precision_are_close(generator):
     model = spatial(prior="autoregressive")
-    images = model.sample(2, generator=generator())
-    half = model.to(torch.bfloat16).sample(2, generator=generator())
+    images = model.sample(32, generator=generator())
+    half = model.to(torch.bfloat16).sample(32, generator=generator())
     assert half.dtype == torch.bfloat16
-    assert images.shape == half.shape
+    for of in (torch.mean, torch.std):
+        torch.testing.assert_close(of(half.float()), of(images), atol=0.05, rtol=0)
 
 
 # Training
@@ -242,7 +258,7 @@ def test_it_is_trained_with_its_prior_and_fine_tuned_at_another_size(tmp_path, t
 # The demo
 
 
-def test_a_click_on_a_cell_changes_the_picture_there(tmp_path):
+def test_a_click_on_a_cell_changes_the_picture_there(tmp_path, monkeypatch):
     spatial(size=32, prior="autoregressive").save_pretrained(tmp_path / "grid")
     menu = Models([str(tmp_path / "grid")])
     act, model = make_actions(menu), menu[None].model
@@ -256,8 +272,13 @@ def test_a_click_on_a_cell_changes_the_picture_there(tmp_path):
     torch.testing.assert_close(own, model.encode(x))
     other = explorer.content(picture, torch.full((1, 8, 8), 3))
     assert torch.equal(other[0], explorer.others[2])
+    monkeypatch.setattr("hfvae.demo.explorers.secrets.randbelow", lambda most: 3)
     moved = explorer.move(picture, {"kind": "codes", "codes": shown["codes"], "cell": 9})
-    assert sum(number != 0 for number in moved["codes"]) <= 1
+    assert moved["codes"] == [0] * 9 + [3] + [0] * 54
+    z = model.encode(x).clone()
+    z[0, :, 1, 1] = explorer.others[2, :, 1, 1]
+    numbers = torch.tensor(moved["codes"]).view(1, 8, 8)
+    torch.testing.assert_close(explorer.content(picture, numbers), z)
     with pytest.raises(Exception, match="a grid of cells: press Explore"):
         explorer.move(picture, {"kind": "plane"})
     for wrong in ([0] * 63, [16] * 64, "codes"):

@@ -234,7 +234,7 @@ def test_a_failed_push_keeps_all_and_says_the_command_that_retries(hub, photos, 
 def test_a_demo_without_a_model_on_the_hub_carries_it(hub, photos, tmp_path, trained):
     trained(
         "--dataset", photos("cats"), *QUICK, "--space_id", "demo",
-        "--output_dir", "out", cwd=tmp_path,
+        "--output_dir", "out",
     )  # fmt: skip
     space = hub.repos["spaces/me/demo"]
     assert space.variables == {"HFVAE_MODELS": "pretrained/out"}

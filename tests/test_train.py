@@ -21,7 +21,7 @@ from trackio.sqlite_storage import SQLiteStorage
 
 import hfvae
 from hfvae import evaluate
-from hfvae.data import load_images, sprites
+from hfvae.data import ImageSet, load_images, sprites
 from hfvae.disentanglement import factor_vae_score
 from hfvae.priors.mixture import GaussianMixture
 from hfvae.report import advice
@@ -122,6 +122,48 @@ def test_options_reach_the_model(photos, tmp_path, train_py, extra):
     if "bernoulli" in extra:
         assert "binarized" in words
         assert "binarized" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [["--use_ema"], ["--kl_warmup_steps", "100"], ["--beta_start", "100"], ["--random_flip"]],
+    ids=lambda extra: extra[0],
+)
+def test_what_changes_the_training_changes_the_weights(photos, tmp_path, train_py, extra):
+    found = []
+    for out, more in [("without", []), ("with", extra)]:
+        train_py(
+            "--dataset", photos, "--resolution", "16", "--prior", "standard-normal",
+            "--output_dir", tmp_path / out, *QUICK, *more,
+        )  # fmt: skip
+        found.append(load_file(tmp_path / out / "model.safetensors"))
+    assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def test_a_later_prior_leaves_encoder_and_decoder_as_they_are(photos, tmp_path, train_py):
+    found = []
+    for prior in ("standard-normal", "mixture"):
+        train_py(
+            "--dataset", photos, "--resolution", "16", "--prior", prior,
+            "--output_dir", tmp_path / prior, *QUICK,
+        )  # fmt: skip
+        tensors = load_file(tmp_path / prior / "model.safetensors")
+        found.append({n: t for n, t in tensors.items() if not n.startswith("prior.")})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def test_every_held_out_image_counts_once(monkeypatch):
+    """Those of the last batch too, which is short."""
+    model = hfvae.VQVAE(hfvae.VQVAEConfig(image_size=16, widths=(8,), codebook_size=8)).eval()
+    images = ImageSet("noise", "test", torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8))
+    monkeypatch.setattr(evaluate, "batch_size", lambda model: 2)
+    found = evaluate.evaluate(model, images)
+    with torch.no_grad():
+        out = model(images.batch(slice(None)))
+    elbos = -(out.nll + out.rate).double()
+    assert found["elbo"] == pytest.approx(elbos.mean().item(), rel=1e-5)
+    assert found["elbo_se"] == pytest.approx(elbos.std().item() / 5**0.5, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "beta-vae", "vq-vae", "fsq-vae"])
@@ -460,12 +502,13 @@ def test_ctrl_c_saves(photos, tmp_path):
         "10",
         "--train_batch_size",
         "8",
+        "--checkpointing_steps",
+        "1",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        deadline = time.monotonic() + 60
-        while not out.exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        time.sleep(3)  # into the loop
+        deadline = time.monotonic() + 120
+        while not list(out.glob("checkpoint-*")) and time.monotonic() < deadline:  # in the loop
+            time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
         words = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 0, words
