@@ -266,6 +266,11 @@ class AutoencoderConfig(Config):
     prior_components: int = checked(10, integer(1, 1000))
 
 
+def layered(config: "VAEConfig") -> bool:
+    """Whether the prior is a network."""
+    return config.prior in ("flow", "autoregressive")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig(Config):
     """A VAE (Kingma & Welling 2014); with beta ≠ 1 a β-VAE (Higgins et al. 2017).
@@ -290,12 +295,8 @@ class VAEConfig(Config):
     beta: float = checked(1.0, number(0, 1e6))
     prior: str = checked("standard-normal", word)
     prior_components: int = checked(10, integer(1, 1000))
-    prior_layers: int = checked(
-        None, optional(integer(1, 64)), only_for=lambda config: config.prior in LAYERED
-    )
-    prior_width: int = checked(
-        None, optional(integer(1, 4096)), only_for=lambda config: config.prior in LAYERED
-    )
+    prior_layers: int = checked(None, optional(integer(1, 64)), only_for=layered)
+    prior_width: int = checked(None, optional(integer(1, 4096)), only_for=layered)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -333,9 +334,6 @@ class VAEConfig(Config):
     @property
     def rate_weight(self) -> float:
         return self.beta
-
-
-LAYERED = ("flow", "autoregressive")  # priors that are networks
 
 
 @dataclass(frozen=True, kw_only=True)
