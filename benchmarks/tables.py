@@ -107,7 +107,7 @@ MEASURED: dict[str, list[Column]] = {
     ],
     "photographs": [
         Column("parameters", "million weights", ".1f"),
-        Column("images/s", "images/s", ".0f"),
+        Column("images/s", "images/s", ".1f"),
         Column("bits_per_dim", "bits/dim", ".2f"),
         Column("psnr", "PSNR, dB", ".1f"),
         Column("ssim", "SSIM", ".3f"),
