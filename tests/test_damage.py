@@ -64,11 +64,12 @@ def unfinished(photos, tmp_path, train_py, monkeypatch):
     """A run that is as far as step 6, beside "whole", the same run as it ends."""
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "remove_checkpoints", lambda folder: None)
-        train_py(*command(photos, tmp_path / "whole"))
+        train_py(*command(photos, tmp_path / "whole", "--checkpoints_total_limit", "3"))
     out = tmp_path / "out"
     out.mkdir()
-    for path in (tmp_path / "whole").glob("checkpoint-*"):
-        path.rename(out / path.name)
+    for step in (3, 6):
+        name = f"checkpoint-{step:06d}"
+        (tmp_path / "whole" / name).rename(out / name)
     return out
 
 
@@ -346,7 +347,7 @@ def test_old_checkpoints_make_room_for_the_model(photos, tmp_path, monkeypatch, 
         else:
             words = train_py(*command(photos, out), status=2)
             (newest,) = out.glob("checkpoint-*")
-            assert newest.name == "checkpoint-000006"
+            assert newest.name == "checkpoint-000009"
             assert f"make room; then --resume_from_checkpoint latest goes on from {newest}" in words
             assert not hidden(out)
     if not room:
