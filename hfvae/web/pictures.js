@@ -177,7 +177,8 @@ function repeats(data, W, factor, { height, width }) {
     const x = i % W
     const y = (i - x) / W
     if (words[i] !== words[(y - (y % factor)) * W + x - (x % factor)]) return false
-    const [left, top] = [Math.floor(x / factor) % (width + GAP), Math.floor(y / factor) % (height + GAP)]
+    const left = Math.floor(x / factor) % (width + GAP)
+    const top = Math.floor(y / factor) % (height + GAP)
     if ((left >= width || top >= height) && words[i] !== WHITE) return false
   }
   return true
