@@ -19,7 +19,6 @@ from hfvae.data import load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory
 from hfvae.training.budget import Budget
-from hfvae.training.stages import some
 
 
 class Row(NamedTuple):
@@ -68,7 +67,7 @@ def measure(row: Row, steps: int, data: str | None) -> dict[str, Any]:
     held_out = load_images("mnist", "test", data_dir=data)
     found = evaluate(fitted, held_out, samples=0)
     found |= {"steps": budget.step, "parameters": sum(p.numel() for p in model.parameters())}
-    weighed = evaluate(fitted, some(held_out, 1000), samples=200)
+    weighed = evaluate(fitted, held_out.first(1000), samples=200)
     return found | {name: weighed[name] for name in ("nll", "nll_se", "samples")}
 
 

@@ -28,9 +28,9 @@ from hfvae.evaluate import evaluate
 from hfvae.training import TrainConfig, train
 from hfvae.training.budget import Budget
 from hfvae.training.loop import Run
+from hfvae.training.model import ModelStage
 from hfvae.training.progress import StopOnInterrupt
 from hfvae.training.run import make_accelerator
-from hfvae.training.stages import ModelStage
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

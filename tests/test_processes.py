@@ -23,7 +23,7 @@ from hfvae.training.budget import Budget
 from hfvae.training import TrainConfig
 from hfvae.training.loop import Run
 from hfvae.training.progress import Progress, StopOnInterrupt
-from hfvae.training.stages import ModelStage
+from hfvae.training.model import ModelStage
 
 family, out = sys.argv[2:4]
 accelerator = Accelerator(

@@ -25,10 +25,11 @@ from hfvae.data import ImageSet, load_images, sprites
 from hfvae.disentanglement import factor_vae_score
 from hfvae.priors.mixture import GaussianMixture
 from hfvae.report import advice
-from hfvae.training import checkpoint, stages, train
+from hfvae.training import checkpoint, train
 from hfvae.training.budget import Budget, beta
 from hfvae.training.config import TrainConfig, parse, without_folder
 from hfvae.training.loop import index_batches, moving_average
+from hfvae.training.prior import ENOUGH_LATENTS
 from hfvae.training.progress import Progress
 
 ROOT = Path(__file__).parent.parent
@@ -247,7 +248,7 @@ def test_a_mixture_of_few_images_sees_the_whole_width_of_their_posteriors(
     images = load_images(str(photos), "train", size=(16, 16), channels=3)
     x = images.pixels.float() / 255
     z = seen[0].view(-1, len(x), 4)
-    assert z.numel() / 4 == pytest.approx(stages.ENOUGH_LATENTS, rel=0.01)
+    assert z.numel() / 4 == pytest.approx(ENOUGH_LATENTS, rel=0.01)
     with torch.inference_mode():
         for draws, pixels in ((z[0::2], x), (z[1::2], x.flip(3))):  # as they are, and mirrored
             mu, logvar = model.posterior(pixels)

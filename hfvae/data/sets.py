@@ -54,6 +54,11 @@ class ImageSet:
         every = max(1, math.ceil(self.pixels.nbytes / cache.IN_MEMORY))
         return cache.checksum(self.pixels[::every].cpu().numpy(), self.mapped, len(self))
 
+    def first(self, n: int) -> "ImageSet":
+        """Its first images, at most n."""
+        factors = None if self.factors is None else self.factors[:n]
+        return dataclasses.replace(self, pixels=self.pixels[:n], factors=factors)
+
     def resident(self, device: torch.device) -> "ImageSet":
         """The same images in the memory of a GPU that has room for them four times over."""
         if device.type != "cuda" or 4 * self.pixels.nbytes > torch.cuda.mem_get_info(device)[0]:

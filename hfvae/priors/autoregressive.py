@@ -22,6 +22,7 @@ class Autoregressive(Prior):
     """
 
     later = True
+    share = 0.5
     words = "what its transformer prior drew, cell by cell"
 
     embedding: nn.Module

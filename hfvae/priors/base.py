@@ -11,10 +11,11 @@ from torch import Tensor, nn
 class Prior(nn.Module, ABC):
     """A distribution over latents: vectors (B, dim), or codes int64 (B, h, w).
 
-    One that has parameters and is of a later stage is trained on −log p(z); one without is fitted.
+    After the model, one with parameters is trained on −log p(z), and one without is fitted.
 
     Attributes:
-        later: whether it is fitted or trained after the model, and plays no part before.
+        later: whether it is fitted or trained after the model only, and plays no part before.
+        share: of a training, what its own part takes; 0 where it needs no steps of its own.
         samples: whether there is something to draw from.
         turns: whether its base may be turned towards factors that are known, and p stays as it is.
         letter, entry: what the numbers are called where ways between latents run, for the demo.
@@ -25,6 +26,7 @@ class Prior(nn.Module, ABC):
     fitted: Tensor
 
     later: ClassVar[bool] = False
+    share: ClassVar[float] = 0.0
     samples: ClassVar[bool] = True
     turns: ClassVar[bool] = False
     letter: ClassVar[str] = "z"

@@ -66,6 +66,7 @@ class Flow(Prior):
     mean what factors that are known say: f ends with these `axes`, (dim, dim).
     """
 
+    share = 0.25
     turns = True
     letter = "u"
     entry = "one number in the base space of the flow, from one likely image to another"

@@ -39,16 +39,18 @@ def batch_size(images: int, seen: float = math.inf) -> int:
 
 
 def make_budgets(
-    config: TrainConfig, images: int, trained_later: bool
+    config: TrainConfig, images: int, share: float
 ) -> tuple[dict[str, Budget], dict[str, int]]:
     """The budget of each stage, and images a step where no time has to be measured to know them.
 
     Args:
         config: what was asked for.
         images: how many there are.
-        trained_later: whether the prior is trained after the model, for a share of the whole.
+        share: of the whole, that its prior takes for itself unless the config says otherwise; 0 if
+            it takes no steps.
     """
-    share = config.prior_fraction if trained_later else 0.0
+    if share and config.prior_fraction is not None:
+        share = config.prior_fraction
     given = config.train_batch_size
     if config.max_train_minutes:
         seconds = 60 * config.max_train_minutes
@@ -64,7 +66,7 @@ def make_budgets(
         steps = math.ceil(seen / (size * config.gradient_accumulation_steps))
     budgets = {
         "model": Budget(steps, None),
-        "prior": Budget(math.ceil(steps * share / (1 - share)), None),
+        "prior": Budget(math.ceil(round(steps * share / (1 - share), 6)), None),  # 600, not 601
     }
     # A step of the prior takes longer, and many small ones are worth more than few large ones.
     return budgets, {"model": size, "prior": given or max(SMALLEST_BATCH, size // 4)}

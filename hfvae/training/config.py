@@ -141,10 +141,10 @@ class TrainConfig:
     codebook_size: int | None = flag(
         None, integer(3, 65536), "how many codes, for vq-vae and fsq-vae"
     )
-    prior_fraction: float = flag(
-        0.5,
+    prior_fraction: float | None = flag(
+        None,
         number(0, 0.999),
-        "of the training, for a prior that comes later; default: 0.5",
+        "of the training, for the prior alone; default: 0.5 for a transformer, 0.25 for a flow",
     )
     likelihood: str | None = flag(None, one_of(*LIKELIHOODS), ", ".join(LIKELIHOODS))
     license: str | None = flag(
@@ -158,7 +158,7 @@ class TrainConfig:
     )  # BatchNorm compares images
     num_train_epochs: float | None = flag(None, positive, "looks at every image")
     max_train_steps: int | None = flag(
-        None, at_least(1), f"of the model; a later prior's come on top; default: {DEFAULT_STEPS}"
+        None, at_least(1), f"of the model; the prior's own come on top; default: {DEFAULT_STEPS}"
     )
     max_train_minutes: float | None = flag(None, positive, "in all, the prior's included")
     learning_rate: float = flag(2e-3, positive, "default: 0.002")

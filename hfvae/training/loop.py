@@ -85,7 +85,21 @@ class Stage(ABC):
         """Put the trained module, or its moving average, in its place."""
 
     def look(self, metrics: dict[str, Tensor]) -> None:  # noqa: B027
-        """Called at every tenth of the way."""
+        """Called at every tenth of the way, on the main process."""
+
+    def watch(self, module: nn.Module) -> None:  # noqa: B027
+        """Called at the start, at every twentieth of the way and at the end, on every process.
+
+        Args:
+            module: what would be left if training ended here.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What of it a checkpoint holds."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:  # noqa: B027
+        """Put that back."""
 
 
 class Run:
@@ -161,7 +175,13 @@ class Run:
         resumed = self.resumed and self.resumed.numbers["stage"]
         return bool(resumed) and names.index(resumed) > names.index(stage)
 
-    def save(self, stage: str, optimizer: Any, average: Any) -> None:
+    def resumed_part(self, stage: Stage, prefix: str) -> dict[str, Tensor]:
+        """Of the checkpoint that the run went on from, if it is of that stage; else nothing."""
+        state = self.resumed
+        of_it = state is not None and state.numbers["stage"] == stage.name
+        return state.part(prefix) if of_it else {}
+
+    def save(self, stage: Stage, optimizer: Any, average: Any) -> None:
         """Write a checkpoint; a full disk costs the checkpoint and not the training."""
         if not self.accelerator.is_main_process or not self.config.checkpointing_steps:
             return
@@ -170,11 +190,12 @@ class Run:
             raise TrainingError(no_number(step))
         tensors = {"rng.torch": torch.get_rng_state(), "rng.noise": self.noise.get_state()}
         tensors |= checkpoint.named("model", self.model.state_dict())
+        tensors |= checkpoint.named("stage", stage.state())
         tensors |= checkpoint.named("optimizer", checkpoint.moments(optimizer))
         if average is not None:
             tensors |= checkpoint.named("average", average.state_dict())
         numbers = {
-            "stage": stage,
+            "stage": stage.name,
             "data": self.data,
             "prior": self.model.config.prior,
             "budgets": {name: (b.step, b.spent) for name, b in self.budgets.items()},
@@ -206,6 +227,12 @@ class Run:
             next(drawn)
         start = time.perf_counter() - budget.spent
         tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
+        twentieth = math.floor(20 * budget.progress)
+        left = module if average is None else average.module
+        if state := self.resumed_part(stage, "stage"):
+            stage.restore(state)
+        else:
+            stage.watch(left)
         while budget.progress < 1 and not stop.asked:
             for _ in range(accumulated):
                 index = next(drawn)[accelerator.process_index :: accelerator.num_processes]
@@ -224,23 +251,25 @@ class Run:
             self.agree(budget, time.perf_counter() - start, stop)
             done = stop.asked or budget.progress >= 1
             progress.show(budget, metrics, last=done)
+            if done or budget.progress >= (twentieth + 1) / 20:
+                twentieth = math.floor(20 * budget.progress)
+                stage.watch(left)
             every = config.checkpointing_steps
             if every and (budget.step % every == 0 or done):  # what comes after can be killed too
                 self.average_statistics(module)
                 if average is not None:
                     self.average_statistics(average.module)
-                self.save(stage.name, raw, average)
+                self.save(stage, raw, average)
             due = budget.progress >= tenth + 0.1 and budget.spent >= looked + APART
             if due and not done and accelerator.is_main_process:
                 tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
                 stage.look(metrics)
         progress.bar.close()
         # accelerate's: no autocast from here on, and anew if the module is trained again.
-        for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            module.__dict__.pop(left, None)
-        trained = module if average is None else average.module
-        self.average_statistics(trained)
-        stage.finish(trained.eval())
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            module.__dict__.pop(name, None)
+        self.average_statistics(left)
+        stage.finish(left.eval())
 
     def optimizer(self, stage: Stage) -> tuple[torch.optim.Optimizer, Any]:
         """AdamW, and the moving average if there is one, as the checkpoint left them."""
@@ -254,10 +283,10 @@ class Run:
             paces.setdefault(getattr(part, "pace", 1.0), []).extend(part.parameters(recurse=False))
         groups = [{"params": some, "pace": pace} for pace, some in paces.items() if some]
         raw = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)
-        if self.resumed is not None and self.resumed.numbers["stage"] == stage.name:
-            checkpoint.set_moments(raw, self.resumed.part("optimizer"))
+        if moments := self.resumed_part(stage, "optimizer"):
+            checkpoint.set_moments(raw, moments)
             if average is not None:
-                average.load_state_dict(self.resumed.part("average"))
+                average.load_state_dict(self.resumed_part(stage, "average"))
         return raw, average
 
     def batch_by_trying(self, stage: Stage, n: int) -> int:

@@ -19,6 +19,7 @@ from ..evaluate import evaluate, table
 from ..hub import CARD, MEASURED, as_json, is_path, model_files
 from ..hub.card import render_card
 from ..machine import best_precision, keep_freed_memory, threads_left
+from ..priors import prior_class
 from ..report import PROGRESS, advice, reconstructions_png, samples_png
 from . import checkpoint
 from .budget import make_budgets
@@ -28,9 +29,10 @@ from .config import TrainConfig
 from .errors import TrainingError
 from .folder import alone_in, check_writable, refuse_to_replace
 from .loop import Run, find_checkpoint
+from .model import ModelStage
+from .prior import PriorStage
 from .progress import StopOnInterrupt
 from .publish import prepare, publish_all
-from .stages import ModelStage, PriorStage
 
 USED_LATER = ("sklearn", "torchmetrics")  # once the model is trained: too late to miss them
 
@@ -190,8 +192,7 @@ def fit(
     if seen := model.likelihood.seen:
         say(f"pixels are {seen}: drawn with their value as chance, afresh at every use")
     prior = learned_prior(config, model.config)
-    trained_later = PriorStage.trains(prior)
-    budgets, batch_sizes = make_budgets(config, len(images), trained_later)
+    budgets, batch_sizes = make_budgets(config, len(images), prior_class(prior).share)
     run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)
     if resumed is not None:
         say(f"resuming from step {sum(b.step for b in budgets.values())}")
@@ -214,8 +215,7 @@ def fit(
                 # Before anything can go wrong.
                 checkpoint.write_model(folder, model_files(run.model))
         run.model.eval()
-        if not stop.asked or not trained_later:
-            PriorStage(run, prior).learn(stop)
+        PriorStage(run, prior).learn(stop)
     accelerator.end_training()
     return run, stop
 

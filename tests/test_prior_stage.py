@@ -1,0 +1,102 @@
+"""A prior that is trained alone, on the latents of a model that is done."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hfvae
+from hfvae.data import ImageSet
+from hfvae.training import TrainConfig
+from hfvae.training.budget import Budget
+from hfvae.training.loop import Run
+from hfvae.training.prior import PriorStage, left_aside
+from hfvae.training.progress import StopOnInterrupt
+from hfvae.training.run import make_accelerator
+
+SPRITES = [
+    "--model", "flow-vae", "--dataset", "sprites", "--resolution", 16, "--latent_dim", 4,
+    "--max_train_steps", 150, "--train_batch_size", 32, "--widths", "4,8",
+]  # fmt: skip
+
+
+class Watched(PriorStage):
+    """Writes down what every look at the latents left aside would have left."""
+
+    def watch(self, module):
+        super().watch(module)
+        state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        self.seen = [*getattr(self, "seen", []), state]
+
+
+def learned(tmp_path, n, steps, **settings):
+    """The stage of a transformer that was trained on n images of noise."""
+    torch.manual_seed(0)
+    model = hfvae.VQVAE(
+        hfvae.VQVAEConfig(image_size=16, channels=1, widths=(4,), codebook_size=8)
+    ).eval()
+    pixels = torch.randint(0, 256, (n, 1, 16, 16), dtype=torch.uint8)
+    config = TrainConfig(model="vq-vae", checkpointing_steps=0, output_dir=tmp_path, **settings)
+    run = Run(
+        config, model, ImageSet("noise", "train", pixels), {"prior": Budget(steps, None)},
+        {"prior": 8}, make_accelerator(config), tmp_path,
+    )  # fmt: skip
+    stage = Watched(run, "autoregressive")
+    with StopOnInterrupt() as stop:
+        stage.learn(stop)
+    return stage
+
+
+def nats(stage, state):
+    """What the latents left aside cost under a prior."""
+    stage.module.load_state_dict(state)
+    with torch.no_grad():
+        return stage.module.eval().nll(stage.aside).mean().item()
+
+
+def test_a_prior_that_learns_noise_by_heart_is_left_as_it_was_before(tmp_path, capsys):
+    stage = learned(tmp_path, 20, 200, learning_rate=0.003)
+    left = {name: tensor.clone() for name, tensor in stage.module.state_dict().items()}
+    assert len(stage.seen) == 21  # at the start, and at every twentieth of the way
+    costs = [nats(stage, state) for state in stage.seen]
+    assert costs[-1] > min(costs) + 5  # nats: it did learn them by heart
+    assert nats(stage, left) == min(costs)
+    assert "learned the others by heart" in capsys.readouterr().out
+
+
+def test_images_that_judge_a_prior_teach_it_nothing_in_the_mirror_either(tmp_path):
+    stage = learned(tmp_path, 40, 1, random_flip=True)
+    assert len(stage.kept) == 2 * 37
+    assert len(stage.aside) == 2 * 3  # a sixteenth, and its mirror images
+    aside = left_aside(40, seed=0)
+    both = torch.cat([stage.run.images.pixels[aside], stage.run.images.pixels[aside].flip(3)])
+    with torch.no_grad():
+        codes = stage.run.model.infer(both.float() / 255).events()
+    torch.testing.assert_close(stage.aside, codes)
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 5000])
+def test_a_sixteenth_is_left_aside_and_never_all(n):
+    aside = left_aside(n, seed=1)
+    assert aside.shape == (n,)
+    assert aside.sum() == min(256, -(-n // 16))
+    assert not aside.all()
+    assert torch.equal(aside, left_aside(n, seed=1))
+
+
+def test_a_flow_is_trained_on_when_its_model_is_done(tmp_path, train_py):
+    """The model stays what it was, and its latents cost less."""
+    found, rates = [], []
+    for name, fraction in [("joint", "0"), ("on", "0.8")]:
+        out = tmp_path / name
+        words = train_py(*SPRITES, "--prior_fraction", fraction, "--output_dir", out)
+        assert ("training the prior" in words) == (name == "on")
+        found.append(load_file(out / "model.safetensors"))
+        rates.append(json.loads((out / "evaluation.json").read_text())["kl"])
+    joint, on = found
+    same = [name for name in joint if torch.equal(joint[name], on[name])]
+    assert {n for n in joint if not n.startswith("prior.")} <= set(same)
+    assert not torch.equal(joint["prior.maps"], on["prior.maps"])
+    assert rates[1] < rates[0] - 0.2  # nats, on held-out images
+    assert "Then its prior: 600 steps" in (tmp_path / "on" / "README.md").read_text()
