@@ -19,7 +19,7 @@ from typing import Any
 import peers
 import torch
 from frechet import avatars, drawn, eight_bits
-from run import ROOT, fit, write
+from run import OUT, ROOT, write
 from torch import Tensor
 
 import hfvae
@@ -27,7 +27,8 @@ from hfvae import functional as F
 from hfvae.data import load_images
 from hfvae.evaluate import evaluate
 from hfvae.machine import keep_freed_memory
-from hfvae.training.budget import Budget
+from hfvae.training import TrainConfig
+from hfvae.training.run import fit, make_accelerator
 
 NETWORK: dict[str, Any] = {"image_size": 64, "latent_dim": 64, "widths": (24, 48, 96, 192)}
 BUNDLED = ROOT / "pretrained" / "avatars-flow-vae"
@@ -84,7 +85,12 @@ def ours(prior: str, minutes: float, measure: Measure) -> dict[str, Any]:
     keep_freed_memory()  # as train.py does
     torch.manual_seed(0)
     model = hfvae.VAE(hfvae.VAEConfig(prior=prior, **NETWORK))
-    return measure.of(fit(model, measure.known, Budget(None, 60 * minutes), use_ema=True))
+    config = TrainConfig(
+        model="vae", prior=prior, max_train_minutes=minutes, train_batch_size=128, use_ema=True,
+        checkpointing_steps=0, output_dir=OUT / "avatars",
+    )  # fmt: skip
+    run, _ = fit(config, model, measure.known, make_accelerator(config), None)
+    return measure.of(run.model)
 
 
 @torch.no_grad()

@@ -23,9 +23,11 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 
 import hfvae
 from hfvae import VAE, VAEConfig
@@ -147,3 +149,24 @@ def train_py(monkeypatch, capsys):
         return words
 
     return run
+
+
+@pytest.fixture(scope="module")
+def client(demo_url):
+    """A client of that demo, in a session of its own."""
+    from gradio_client import Client
+
+    return Client(demo_url, verbose=False)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A file of noise as the client takes it: picture("b.png", seed=1)."""
+    from gradio_client import handle_file
+
+    def make(name="a.png", size=(50, 40), seed=0, **kwargs):
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name, **kwargs)
+        return handle_file(str(tmp_path / name))
+
+    return make
