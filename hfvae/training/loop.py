@@ -88,7 +88,7 @@ class Stage(ABC):
         """Called at every tenth of the way, on the main process."""
 
     def watch(self, module: nn.Module) -> None:  # noqa: B027
-        """Called at the start, at every twentieth of the way and at the end, on every process.
+        """Called at the start, at every twentieth of the way and at Ctrl-C, on every process.
 
         Args:
             module: what would be left if training ended here.
@@ -251,7 +251,7 @@ class Run:
             self.agree(budget, time.perf_counter() - start, stop)
             done = stop.asked or budget.progress >= 1
             progress.show(budget, metrics, last=done)
-            if done or budget.progress >= (twentieth + 1) / 20:
+            if budget.progress >= (twentieth + 1) / 20:
                 twentieth = math.floor(20 * budget.progress)
                 stage.watch(left)
             every = config.checkpointing_steps
@@ -264,6 +264,8 @@ class Run:
             if due and not done and accelerator.is_main_process:
                 tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
                 stage.look(metrics)
+        if stop.asked:
+            stage.watch(left)  # after the checkpoint, so that what goes on from it is the same
         progress.bar.close()
         # accelerate's: no autocast from here on, and anew if the module is trained again.
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
