@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ..priors import Prior
 from .config import DEFAULT_STEPS, TrainConfig
 
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128  # images a step, unless told otherwise
@@ -39,16 +40,16 @@ def batch_size(images: int, seen: float = math.inf) -> int:
 
 
 def make_budgets(
-    config: TrainConfig, images: int, share: float
+    config: TrainConfig, images: int, prior: type[Prior]
 ) -> tuple[dict[str, Budget], dict[str, int]]:
     """The budget of each stage, and images a step where no time has to be measured to know them.
 
     Args:
         config: what was asked for.
         images: how many there are.
-        share: of the whole, that its prior takes for itself unless the config says otherwise; 0 if
-            it takes no steps.
+        prior: what the model ends with.
     """
+    share = prior.share
     if share and config.prior_fraction is not None:
         share = config.prior_fraction
     given = config.train_batch_size
@@ -68,8 +69,9 @@ def make_budgets(
         "model": Budget(steps, None),
         "prior": Budget(math.ceil(round(steps * share / (1 - share), 6)), None),  # 600, not 601
     }
-    # A step of the prior takes longer, and many small ones are worth more than few large ones.
-    return budgets, {"model": size, "prior": given or max(SMALLEST_BATCH, size // 4)}
+    # A step of a later prior takes longer, and many small ones are worth more than few large ones.
+    smaller = max(SMALLEST_BATCH, size // 4) if prior.later else size
+    return budgets, {"model": size, "prior": given or smaller}
 
 
 def learning_rate(config: TrainConfig, budget: Budget) -> float:

@@ -192,7 +192,7 @@ def fit(
     if seen := model.likelihood.seen:
         say(f"pixels are {seen}: drawn with their value as chance, afresh at every use")
     prior = learned_prior(config, model.config)
-    budgets, batch_sizes = make_budgets(config, len(images), prior_class(prior).share)
+    budgets, batch_sizes = make_budgets(config, len(images), prior_class(prior))
     run = Run(config, model, images, budgets, batch_sizes, accelerator, folder, resumed)
     if resumed is not None:
         say(f"resuming from step {sum(b.step for b in budgets.values())}")
