@@ -8,8 +8,10 @@ from safetensors.torch import load_file
 
 import hfvae
 from hfvae.data import ImageSet
+from hfvae.priors.autoregressive import Autoregressive
+from hfvae.priors.flow import Flow
 from hfvae.training import TrainConfig
-from hfvae.training.budget import Budget
+from hfvae.training.budget import Budget, make_budgets
 from hfvae.training.loop import Run
 from hfvae.training.prior import PriorStage, left_aside
 from hfvae.training.progress import StopOnInterrupt
@@ -100,3 +102,15 @@ def test_a_flow_is_trained_on_when_its_model_is_done(tmp_path, train_py):
     assert not torch.equal(joint["prior.maps"], on["prior.maps"])
     assert rates[1] < rates[0] - 0.2  # nats, on held-out images
     assert "Then its prior: 600 steps" in (tmp_path / "on" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("budget", [{"max_train_minutes": 1}, {"max_train_steps": 40}])
+def test_a_flow_takes_large_batches_and_a_transformer_small_ones(budget):
+    """A step of the one is cheap; one of the other takes longer than one of the model."""
+    for prior, steps, minutes in [(Flow, 128, 128), (Autoregressive, 32, None)]:
+        _, sizes = make_budgets(TrainConfig(**budget), 5000, prior)
+        assert sizes.get("prior") == (minutes if "max_train_minutes" in budget else steps)
+        budgets, sizes = make_budgets(TrainConfig(**budget, train_batch_size=24), 5000, prior)
+        assert sizes == {"model": 24, "prior": 24}
+        done = [budgets[stage].seconds or budgets[stage].steps for stage in ("model", "prior")]
+        assert done[1] / sum(done) == pytest.approx(prior.share, abs=0.02)

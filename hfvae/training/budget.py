@@ -53,13 +53,16 @@ def make_budgets(
     if share and config.prior_fraction is not None:
         share = config.prior_fraction
     given = config.train_batch_size
+    sizes = {"model": given, "prior": given} if given else {}
+    if not prior.later:  # its steps are cheap, and small batches would teach it little
+        sizes.setdefault("prior", batch_size(images))
     if config.max_train_minutes:
         seconds = 60 * config.max_train_minutes
         budgets = {
             "model": Budget(None, (1 - share) * seconds),
             "prior": Budget(None, share * seconds),
         }
-        return budgets, {"model": given, "prior": given} if given else {}
+        return budgets, sizes
     steps = config.max_train_steps or DEFAULT_STEPS
     seen = (config.num_train_epochs or math.inf) * images
     size = given or batch_size(images, seen)
@@ -70,8 +73,7 @@ def make_budgets(
         "prior": Budget(math.ceil(round(steps * share / (1 - share), 6)), None),  # 600, not 601
     }
     # A step of a later prior takes longer, and many small ones are worth more than few large ones.
-    smaller = max(SMALLEST_BATCH, size // 4) if prior.later else size
-    return budgets, {"model": size, "prior": given or smaller}
+    return budgets, {"model": size, "prior": max(SMALLEST_BATCH, size // 4)} | sizes
 
 
 def learning_rate(config: TrainConfig, budget: Budget) -> float:
