@@ -100,6 +100,13 @@ class Visitors:
         text = httpx.get(f"{self.url}/{event}", timeout=20).text
         return text, time.perf_counter() - start
 
+    def are_answered(self, network, within):
+        """Four visitors of a network, such as "10.0.5", get images in so many seconds each."""
+        for i in range(4):
+            text, seconds = self.answer(f"{network}.{i}", None, 1, i, 1)
+            assert "event: complete" in text
+            assert seconds < within
+
     def until(self, waiting):
         """Return when so many calls wait."""
         import httpx

@@ -93,8 +93,8 @@ class PriorStage(Stage):
         trained.load_state_dict(self.best)
         if self.reached < self.budget.progress:
             self.run.say(
-                f"the prior is that of {self.reached:.0%} of its training, which gave latents that "
-                "were left aside most probability: later it learned the others by heart"
+                f"the prior is that of {self.reached:.0%} of its training: later ones gave less "
+                "probability to latents that were left aside"
             )
         self.run.model.prior = trained
 
