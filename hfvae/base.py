@@ -265,8 +265,8 @@ class BaseAutoencoder(nn.Module):
         start, end = self._mode(one_image(a)), self._mode(one_image(b))
         path = F.slerp if mode == "slerp" else F.lerp
         places = torch.as_tensor(t).to(start).view(-1, *[1] * (start.ndim - 1))
-        way = path(self.prior.to_base(start), self.prior.to_base(end), places)
-        z = self.prior.from_base(way)
+        prior = self.prior.around(torch.cat([start, end]))
+        z = prior.from_base(path(prior.to_base(start), prior.to_base(end), places))
         z = torch.where(places == 0, start, torch.where(places == 1, end, z))  # no round trip
         return self._decode_in_chunks(self.bottleneck.quantize(z))
 

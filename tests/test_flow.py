@@ -149,6 +149,26 @@ def test_ways_run_through_the_base_and_end_where_the_images_are():
     torch.testing.assert_close(halfway, model.decode(model.prior.from_base(base.mean(0)[None])))
 
 
+def test_ways_of_what_the_flow_does_not_know_are_those_of_z():
+    """It stretches a picture unlike all that it learned, and what lies between is no image."""
+    model = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow")).eval()
+    model.prior, (a, b) = trained_flow(4), torch.rand(2, 3, 16, 16)
+    z = model.encode(torch.stack([a, b]))
+    assert model.prior.around(z) is model.prior
+    with torch.no_grad():
+        model.prior.maps[0] *= 1000  # as if it had learned from latents that are far smaller
+    assert model.prior.around(z).letter == "z"
+    assert model.prior.around(torch.cat([z * 1e-3, z[:1]])).letter == "z"  # one is enough
+    assert model.prior.around(z * torch.nan).letter == "z"
+    halfway = model.between(a, b, [0.5], mode="lerp")
+    torch.testing.assert_close(halfway, model.decode(z.mean(0)[None]))
+    explorer = VectorExplorer(model, {"hair": 2})
+    with torch.inference_mode():
+        shown = explorer.show(hfvae.to_pil(a[None])[0])["sliders"]
+    assert "knows nothing like this picture" in shown["hint"]
+    assert all(label.startswith("z") and "hair" not in label for label in shown["labels"])
+
+
 def test_gradients_reach_encoder_and_flow_and_training_counts_as_fitted():
     model = VAE(VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow"))
     with pytest.warns(UserWarning, match="fitted to no latents"):
@@ -219,8 +239,9 @@ def test_explore_moves_in_the_base_and_says_so():
         sliders = explorer.show(picture)["sliders"]
         u, telling = explorer.read(picture)
         x = model.preprocess(picture)
-        torch.testing.assert_close(explorer.decoded(u), model.reconstruct(x), atol=1e-4, rtol=0)
+        decoded = explorer.decoded(u, model.prior)
+        torch.testing.assert_close(decoded, model.reconstruct(x), atol=1e-4, rtol=0)
         torch.testing.assert_close(u, model.prior.to_base(model.encode(x)))
-        assert telling.labels == explorer.compared.labels
+        assert telling is explorer.compared(model.prior)
     assert "base space" in sliders["hint"]
     assert all(label.startswith("u") for label in telling.labels)

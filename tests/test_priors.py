@@ -292,6 +292,13 @@ def test_one_importance_sample_is_the_elbo_of_its_draw(generator):
     assert abs(elbos.mean() - closed.mean()) < 5 * error
 
 
+def test_a_prior_that_no_training_would_reach_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match=r"Forgotten comes after the model, .* give it a `share`"):
+        type("Forgotten", (StandardNormal,), {"later": True})
+    assert type("Trained", (StandardNormal,), {"later": True, "share": 0.5}).later
+    assert type("Fitted", (StandardNormal,), {"later": True, "fit": GaussianMixture.fit}).later
+
+
 def test_many_draws_of_a_large_mixture_need_little_memory(generator):
     prior = GaussianMixture(1, 1500)
     prior.fitted.fill_(True)

@@ -257,6 +257,12 @@ def test_what_a_model_takes_is_what_python_counts(both, web):
     assert web.work["numbers"] == work.numbers
 
 
+def are_found(axes, weights, unit):
+    found = weights.topk(min(3, len(weights)))
+    assert (axes["dims"], axes["unit"]) == (found.indices.tolist(), unit)
+    assert axes["weights"] == pytest.approx(found.values.tolist(), rel=1e-3)
+
+
 @torch.no_grad()
 def test_latents_to_explore(both):
     model, page = both
@@ -267,19 +273,22 @@ def test_latents_to_explore(both):
         close(page("decodeCodes", codes), model.decode_codes(codes))
         values = [0, model.bottleneck.codebook_size - 1]
     else:
-        axes = page("axes", x, 3)
-        base = model.prior.to_base(model.encode(x))
-        close(page("encodeBase", x), base)
-        close(page("decodeBase", base), model.decode(model.prior.from_base(base)))
+        letter = model.prior.around(model.encode(x)).letter
+        assert page("letterOf", x) == letter
+        axis = model.bottleneck.axes(model.infer(x))
+        weights = torch.zeros(model.encode(x)[0].numel())
+        weights[axis.dims] = torch.tensor(axis.weights)
+        are_found(page("axes", x, 3, "z"), weights, axis.unit)
+        close(page("encodeBase", x, "z"), model.encode(x))
+        close(page("decodeBase", model.encode(x), "z"), model.reconstruct(x))
         if model.prior.letter == "u":
-            weights, unit = base.var(0), "variance"
-        else:
-            axis = model.bottleneck.axes(model.infer(x))
-            weights, unit = torch.zeros(base[0].numel()), axis.unit
-            weights[axis.dims] = torch.tensor(axis.weights)
-        found = weights.topk(min(3, len(weights)))
-        assert (axes["dims"], axes["unit"]) == (found.indices.tolist(), unit)
-        assert axes["weights"] == pytest.approx(found.values.tolist(), rel=1e-3)
+            if letter == "z":  # a base that does not know them
+                x = model.sample(6, generator=torch.Generator().manual_seed(0))
+                assert page("letterOf", x) == model.prior.around(model.encode(x)).letter == "u"
+            base = model.prior.to_base(model.encode(x))
+            close(page("encodeBase", x), base)
+            close(page("decodeBase", base), model.decode(model.prior.from_base(base)))
+            are_found(page("axes", x, 3), base.var(0), "variance")
         values = [-1.5, 0.5]
     close(page("traverse", x[:1], 0, values), model.traverse(x[0], 0, values))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..base import BaseAutoencoder
 from ..images import to_pil
+from ..priors import Prior
 from .inputs import places, real, seen, several, whole, words
 from .scrubber import data_uri, exact, sheet
 
@@ -51,10 +52,11 @@ class Explorer(ABC):
 class Telling(NamedTuple):
     """The latents to move: entries of z, with a label, and from where to where to go.
 
-    Here and below, z is where the prior's base is: of a flow not the decoder's z. There single
-    entries lead from one likely image to another, and in the decoder's z soon out of all of them.
+    Here and below, z is where the base of this prior is: of a flow not the decoder's z. There
+    single entries lead from one likely image to another, and in the decoder's z soon out of all.
     """
 
+    prior: Prior
     dims: list[int]
     labels: list[str]
     low: Tensor
@@ -74,6 +76,10 @@ class Telling(NamedTuple):
 class VectorExplorer(Explorer):
     """Latents that are numbers: sliders for those that tell most, and a map of the first two."""
 
+    def __init__(self, model: BaseAutoencoder, factors: Mapping[str, Any]) -> None:
+        super().__init__(model, factors)
+        self.tellings: dict[str, Telling] = {}  # by the letter of the base
+
     def show(self, image: Picture) -> Shown:
         z, telling = self.read(image)
         sliders = self.sliders(z, telling, telling.place(z))
@@ -86,7 +92,7 @@ class VectorExplorer(Explorer):
             return self.sliders(telling.moved(z, torch.tensor([at])), telling, at)
         if to.get("kind") == "plane":
             at = places(to.get("at"), 2)
-            return exact(at, self.decoded(telling.moved(z, torch.tensor([at]))))
+            return exact(at, self.decoded(telling.moved(z, torch.tensor([at])), telling.prior))
         raise words("This model has no grid.")
 
     def value(self, value: Any) -> float:
@@ -97,34 +103,40 @@ class VectorExplorer(Explorer):
 
         Of a model that cannot draw images to compare, the first latents, around where z is.
         """
-        z = self.model.prior.to_base(self.model.infer(seen(self.model, image)).mode().flatten(1))
-        if self.model.prior.samples:
-            return z, self.compared
+        z = self.model.infer(seen(self.model, image)).mode().flatten(1)
+        prior = self.model.prior.around(z)
+        z = prior.to_base(z)
+        if prior.samples:
+            return z, self.compared(prior)
         dims = list(range(min(LATENTS, z.shape[1])))
         middle, spread = z[0, dims], 3 * z.square().mean().sqrt().clamp(min=1e-3)
-        return z, Telling(dims, [f"z{i}" for i in dims], middle - spread, middle + spread)
+        return z, Telling(prior, dims, [f"z{i}" for i in dims], middle - spread, middle + spread)
 
-    @cached_property
-    def compared(self) -> Telling:
+    def compared(self, prior: Prior) -> Telling:
         """The latents that stand for factors, and those that differ most between new images."""
+        if prior.letter not in self.tellings:
+            self.tellings[prior.letter] = self.compare(prior)
+        return self.tellings[prior.letter]
+
+    def compare(self, prior: Prior) -> Telling:
         images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
-        prior = self.model.prior
         posterior = prior.in_base(self.model.infer(images))
         ranked, weights, unit = self.latents.axes(posterior)
-        named = [dim for dim in ranked if dim in self.factors.values()]
+        factors = self.factors if prior is self.model.prior else {}
+        named = [dim for dim in ranked if dim in factors.values()]
         dims = [*named, *(dim for dim in ranked if dim not in named)][:LATENTS]
         labels = []
         for dim in dims:
-            stands_for = [name for name, entry in self.factors.items() if entry == dim]
+            stands_for = [name for name, entry in factors.items() if entry == dim]
             weight = f"{weights[ranked.index(dim)]:.1f} {unit}"
             labels.append(" · ".join([f"{prior.letter}{dim}", *stands_for, weight]))
         z = posterior.mode().flatten(1)[:, dims]
         low, high = z.quantile(torch.tensor(ENDS).to(z), dim=0)
-        return Telling(dims, labels, low, high.maximum(low + 1e-3))
+        return Telling(prior, dims, labels, low, high.maximum(low + 1e-3))
 
-    def decoded(self, z: Tensor) -> Tensor:
+    def decoded(self, z: Tensor, prior: Prior) -> Tensor:
         """Many latents (N, D), a few at a time: their images may be large."""
-        some = self.model.prior.from_base(z).view(-1, *self.model.latent_shape).split(8)
+        some = prior.from_base(z).view(-1, *self.model.latent_shape).split(8)
         return torch.cat([self.model.decode(self.latents.quantize(s)) for s in some])
 
     def sliders(self, z: Tensor, telling: Telling, at: list[float]) -> dict[str, Any]:
@@ -133,9 +145,9 @@ class VectorExplorer(Explorer):
         for row, dim, low, high in zip(rows, telling.dims, telling.low, telling.high, strict=True):
             row[:, dim] = torch.lerp(low, high, along)
         return sheet(
-            self.decoded(rows.flatten(0, 1)), "sliders", rows=len(at), at=at,
-            picture=data_uri(to_pil(self.decoded(z))[0]), labels=telling.labels, live=True,
-            hint=f"each slider is {self.model.prior.entry}",
+            self.decoded(rows.flatten(0, 1), telling.prior), "sliders", rows=len(at), at=at,
+            picture=data_uri(to_pil(self.decoded(z, telling.prior))[0]), labels=telling.labels,
+            hint=f"each slider is {telling.prior.entry}", live=True,
         )  # fmt: skip
 
     def plane(self, z: Tensor, telling: Telling) -> dict[str, Any]:
@@ -144,9 +156,10 @@ class VectorExplorer(Explorer):
         everywhere = torch.cartesian_prod(side, side).flip(1)  # row by row
         at = [*telling.place(z), 0.5][:2]  # of a single latent, anywhere down
         across, down = telling.labels[0], telling.labels[:2][-1]
+        here = telling.moved(z, torch.tensor([at]))
         return sheet(
-            self.decoded(telling.moved(z, everywhere)), "plane", rows=MAP, at=at, live=True,
-            picture=data_uri(to_pil(self.decoded(telling.moved(z, torch.tensor([at]))))[0]),
+            self.decoded(telling.moved(z, everywhere), telling.prior), "plane", rows=MAP, at=at,
+            picture=data_uri(to_pil(self.decoded(here, telling.prior))[0]), live=True,
             hint=f"move over the map, or drag: across {across}, down {down}",
         )  # fmt: skip
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class Prior(nn.Module, ABC):
     """A distribution over latents: vectors (B, dim), or codes int64 (B, h, w).
 
-    After the model, one with parameters is trained on −log p(z), and one without is fitted.
+    After the model, one with a share of the training is trained on −log p(z); one that is later and
+    has none is fitted.
 
     Attributes:
         later: whether it is fitted or trained after the model only, and plays no part before.
@@ -32,6 +33,13 @@ class Prior(nn.Module, ABC):
     letter: ClassVar[str] = "z"
     entry: ClassVar[str] = "one latent"
     words: ClassVar[str] = "draws of its prior"
+
+    def __init_subclass__(cls) -> None:
+        if cls.later and not cls.share and cls.fit is Prior.fit:
+            raise TypeError(
+                f"{cls.__name__} comes after the model, but no training would reach it: give it a "
+                "`share`, to train its parameters, or `fit`"
+            )
 
     @classmethod
     @abstractmethod
@@ -65,6 +73,13 @@ class Prior(nn.Module, ABC):
     def from_base(self, u: Tensor) -> Tensor:
         """The z of a place on such a way."""
         return u
+
+    def around(self, z: Tensor) -> "Prior":
+        """The prior in whose base ways from latents z (N, ...) run: this one, where it knows them.
+
+        What a map makes of latents unlike all that it learned from leads to no image.
+        """
+        return self
 
     def in_base(self, posterior: Any) -> Any:
         """What q(z|x) becomes under `to_base`."""

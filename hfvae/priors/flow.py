@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from .. import functional as F
 from .base import Prior
+from .normal import StandardNormal
 
+FAR = 8  # times as far out as draws of N(0, I): nothing was ever mapped there in training
 DRAWS = 16  # of a posterior, to tell what the flow makes of it
 
 
@@ -52,6 +54,12 @@ class Coupling(nn.Module):
         """t(a) and s(a)."""
         shift, scale = self.net(a).chunk(2, dim=1)
         return shift, F.bounded(scale)
+
+
+class Around(StandardNormal):
+    """The prior around what a flow does not know: its base is z itself."""
+
+    entry = "one latent: in its flow's base space, the model knows nothing like this picture"
 
 
 class Flow(Prior):
@@ -127,6 +135,11 @@ class Flow(Prior):
         for inverse, layer in zip(reversed(inverses), reversed(self.layers), strict=True):
             u = (layer.inverse(u).double() @ inverse).float()
         return u
+
+    @torch.no_grad()
+    def around(self, z: Tensor) -> Prior:
+        length = self.to_base(z).norm(dim=1).max()
+        return self if length <= FAR * self.dim**0.5 else Around(self.dim)
 
     @torch.no_grad()
     def turn(self, z: Tensor, factors: Tensor) -> None:

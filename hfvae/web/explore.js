@@ -12,8 +12,8 @@ export function explore(app) {
   const root = document.getElementById("explore")
   const stage = root.querySelector(".stage")
   // `method` decodes what a view shows: latents, or codes.
-  const draw = latest(app, async (entry, method, latents) => {
-    const pixels = await entry.model[method](latents)
+  const draw = latest(app, async (entry, method, ...latents) => {
+    const pixels = await entry.model[method](...latents)
     if (entry !== app.entry) return
     show(stage, pixels, entry.frame)
     stage.dataset.draws = Number(stage.dataset.draws ?? 0) + 1

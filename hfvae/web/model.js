@@ -141,10 +141,10 @@ class Model {
 
   /** The images at places on that way, from 0 (a) to 1 (b). */
   between(a, b, places, mode = "slerp") {
-    const { start, end, u, v } = this.ends(a, b)
+    const { start, end, prior, u, v } = this.ends(a, b)
     const path = mode === "lerp" ? lerp : slerp
     return joined(Array.from(places, (t) => {
-      const z = t === 0 ? start : t === 1 ? end : this.prior.fromBase(path(u, v, t))
+      const z = t === 0 ? start : t === 1 ? end : prior.fromBase(path(u, v, t))
       return this.image(this.latents.quantize(z))
     }))
   }
@@ -153,8 +153,9 @@ class Model {
   ends(a, b) {
     if (!this.kept || !equal(this.kept.a, a) || !equal(this.kept.b, b)) {
       const [start, end] = [this.mode(a), this.mode(b)]
-      const [u, v] = [start, end].map((z) => this.prior.toBase(z))
-      this.kept = { a: a.slice(), b: b.slice(), start, end, u, v }
+      const prior = this.prior.around([start, end])
+      const [u, v] = [start, end].map((z) => prior.toBase(z))
+      this.kept = { a: a.slice(), b: b.slice(), start, end, prior, u, v }
     }
     return this.kept
   }
@@ -170,22 +171,31 @@ class Model {
     return joined(Array.from(values, (value) => this.image(this.latents.replace(mode, dim, value))))
   }
 
-  /** Images -> the base of the prior, where single entries lead from one likely image to another. */
-  encodeBase(pixels) {
-    return joined(this.modes(pixels).map((mode) => this.prior.toBase(mode)))
+  /** The letter of the base in which single entries lead from these images to likely ones. */
+  letterOf(pixels) {
+    return this.prior.around(this.modes(pixels)).letter
   }
 
-  decodeBase(u) {
+  /** Images -> that base: by default a flow's own, which is z of other priors. */
+  encodeBase(pixels, letter = this.prior.letter) {
+    return joined(this.modes(pixels).map((mode) => this.based(letter).toBase(mode)))
+  }
+
+  decodeBase(u, letter = this.prior.letter) {
     const rows = rowsOf(u, this.latents.shape, "latents")
-    return joined(rows.map((row) => this.image(this.prior.fromBase(row))))
+    return joined(rows.map((row) => this.image(this.based(letter).fromBase(row))))
   }
 
-  /** The entries of the base of a vector that tell most of many images: {dims, weights, unit}. */
-  axes(pixels, most) {
+  /** The entries of a vector in a base that tell most of many images: {dims, weights, unit}. */
+  axes(pixels, most, letter = this.prior.letter) {
     const hs = rowsOf(pixels, this.encoder.shape, "images").map((x) => this.encoder.run(x))
-    const [weights, unit] = this.prior.tells(this.latents, hs)
+    const [weights, unit] = this.based(letter).tells(this.latents, hs)
     const dims = Array.from(weights.keys()).sort((i, j) => weights[j] - weights[i]).slice(0, most)
     return { dims, weights: dims.map((i) => weights[i]), unit }
+  }
+
+  based(letter) {
+    return letter === this.prior.letter ? this.prior : this.prior.aside
   }
 
   /** Images -> their codes, row by row, of a VQ-VAE. */

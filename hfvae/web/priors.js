@@ -50,6 +50,11 @@ class Prior {
     return u
   }
 
+  /** The prior in whose base ways from a few latents run: this one, where it knows them. */
+  around(zs) {
+    return this
+  }
+
   /** What each entry of the base carries, from the h of many images. */
   tells(latents, hs) {
     return latents.weights(hs)
@@ -138,12 +143,15 @@ class GaussianMixture extends Prior {
   }
 }
 
+const FAR = 8 // times as far out as draws of N(0, I): nothing was ever mapped there in training
+
 /** p(z) = N(f(z); 0, I) · |∂f/∂z| for an invertible f. Dinh et al. 2017 (arXiv:1605.08803). */
 class Flow extends StandardNormal {
   letter = "u"
 
   constructor(config, shape, tensors) {
     super(config, shape)
+    this.aside = new StandardNormal(config, shape) // whose base is z: for what this does not know
     takeFitted(tensors)
     const count = config.prior_layers, area = this.size ** 2
     const maps = tensors.take("prior.maps", [count, this.size, this.size])
@@ -171,6 +179,11 @@ class Flow extends StandardNormal {
 
   fromBase(u) {
     return this.layers.reduceRight((z, layer) => layer.inverse(z), u)
+  }
+
+  around(zs) {
+    const far = FAR * Math.sqrt(this.size)
+    return zs.every((z) => Math.hypot(...this.toBase(z)) <= far) ? this : this.aside
   }
 
   sample(rows, temperature) {

@@ -1,5 +1,5 @@
 // Latents that are numbers: sliders for those that tell most, and a map of the first two. Here z is
-// where the base of the prior is, as in hfvae/demo/explorers.py.
+// where the base of the prior around a picture is, as in hfvae/demo/explorers.py.
 
 import { element } from "./card.js"
 import { follow } from "./follow.js"
@@ -20,6 +20,7 @@ export function vector(app, draw) {
   const canvas = map.querySelector("canvas")
   const mark = map.querySelector(".mark")
   let z = null
+  let letter = null // of that base
   let telling = []
 
   const at = ({ dim, low, high }) => clamp((z[dim] - low) / (high - low))
@@ -28,7 +29,7 @@ export function vector(app, draw) {
   }
 
   function moved() {
-    draw("decodeBase", z.slice())
+    draw("decodeBase", z.slice(), letter)
     sliders.querySelectorAll("input").forEach((input, i) => {
       input.value = at(telling[i])
       input.nextSibling.value = z[telling[i].dim].toFixed(2)
@@ -46,6 +47,7 @@ export function vector(app, draw) {
   const background = latest(app, async (entry) => {
     const { frame } = entry
     const from = z.slice()
+    const base = letter
     const [across, down] = telling
     const one = document.createElement("canvas")
     const context = canvas.getContext("2d")
@@ -55,7 +57,7 @@ export function vector(app, draw) {
       const y = Math.floor(i / MAP)
       from[across.dim] = across.low + ((across.high - across.low) * (x + 0.5)) / MAP
       if (down) from[down.dim] = down.low + ((down.high - down.low) * (y + 0.5)) / MAP
-      const pixels = await entry.model.decodeBase(from)
+      const pixels = await entry.model.decodeBase(from, base)
       if (entry !== app.entry) return
       show(one, pixels, frame)
       context.drawImage(one, x * w, y * h, w, h)
@@ -77,11 +79,14 @@ export function vector(app, draw) {
       sliders.hidden = map.hidden = hidden
     },
     async show(entry, pixels) {
-      const found = await entry.model.encodeBase(pixels)
-      draw("decodeBase", found)
-      const ways = entry.model.samples ? (entry.telling ??= await compare(entry)) : around(found)
+      const base = await entry.model.letterOf(pixels)
+      const found = await entry.model.encodeBase(pixels, base)
+      draw("decodeBase", found, base)
+      const known = (entry.tellings ??= {})
+      const ways = entry.model.samples ? (known[base] ??= await compare(entry, base)) : around(found)
       if (entry !== app.entry) return
       z = found
+      letter = base
       if (telling !== ways) {
         telling = ways
         sliders.replaceChildren(...telling.map(slider))
@@ -109,15 +114,15 @@ function slider({ name, weight }, row) {
 
 // The latents that stand for factors, and those that differ most between new images; and from
 // where to where they go.
-async function compare({ model, measured }) {
-  const { letter } = model
+async function compare({ model, measured }, letter) {
   const images = await model.sample(COMPARED, 0)
-  const z = await model.encodeBase(images)
+  const z = await model.encodeBase(images, letter)
   const size = z.length / COMPARED
   const rows = Array.from({ length: COMPARED }, (_, i) => z.subarray(i * size, (i + 1) * size))
-  const { dims, weights, unit } = await model.axes(images, size)
+  const { dims, weights, unit } = await model.axes(images, size, letter)
+  const keys = letter === model.letter ? Object.keys(measured) : [] // those of a flow's base
   const named = (dim) =>
-    Object.keys(measured).filter((key) => key.startsWith("latent_") && measured[key] === dim)
+    keys.filter((key) => key.startsWith("latent_") && measured[key] === dim)
   const ranked = [...dims.keys()].sort((a, b) => !named(dims[a]).length - !named(dims[b]).length)
   return ranked.slice(0, SLIDERS).map((k) => {
     const dim = dims[k]
