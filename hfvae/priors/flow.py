@@ -10,7 +10,7 @@ from .. import functional as F
 from .base import Prior
 from .normal import StandardNormal
 
-FAR = 8  # times as far out as draws of N(0, I): nothing was ever mapped there in training
+UNKNOWN = 8  # times as far out as draws of N(0, I): nothing was ever mapped there in training
 DRAWS = 16  # of a posterior, to tell what the flow makes of it
 
 
@@ -139,7 +139,7 @@ class Flow(Prior):
     @torch.no_grad()
     def around(self, z: Tensor) -> Prior:
         length = self.to_base(z).norm(dim=1).max()
-        return self if length <= FAR * self.dim**0.5 else Around(self.dim)
+        return self if length <= UNKNOWN * self.dim**0.5 else Around(self.dim)
 
     @torch.no_grad()
     def turn(self, z: Tensor, factors: Tensor) -> None:
