@@ -1,3 +1,4 @@
+import fcntl
 import os
 import tempfile
 
@@ -36,6 +37,15 @@ from hfvae.hub.card import render_card
 from hfvae.report import reconstructions_png, samples_png
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # train.py and app.py
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Tests share a lock that one which measures time has for itself."""
+    with (item.config.rootpath / "pyproject.toml").open() as file:
+        alone = item.get_closest_marker("alone")
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture

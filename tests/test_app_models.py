@@ -79,6 +79,7 @@ def test_what_a_visitor_may_not_load(client, hub, model, tmp_path, monkeypatch):
     refused("me/large", "images of me/large are too large for this demo")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", COSTLY)
 def test_models_that_ask_for_too_much_are_refused_before_they_are_fetched(
     client, hub, tmp_path, kind

@@ -270,6 +270,7 @@ def test_a_new_kind_of_latent_and_a_new_prior_open_as_they_are(tmp_path, monkeyp
     assert walk["kind"] == "line"
 
 
+@pytest.mark.alone
 def test_a_card_fetches_nothing():
     text = describe(
         "---\nlicense: mit\n---\n# A\n![samples](samples.png)\n<img src=https://x.y/z.png> "

@@ -113,6 +113,7 @@ def held(visitors, monkeypatch):
     go.set()
 
 
+@pytest.mark.alone
 def test_a_visitor_with_two_hundred_calls_keeps_nobody_waiting(visitors, held):
     with ThreadPoolExecutor(20) as pool:
         posted = list(pool.map(lambda _: visitors.post("10.0.0.1", None, 1, 666, 1), range(200)))
@@ -171,6 +172,7 @@ def test_an_answer_that_nobody_fetches_stops_nothing(demo_models):
     queue.send_message(Event("gone", function, None, None), EstimationMessage(queue_size=0))
 
 
+@pytest.mark.alone
 def test_models_that_take_long_to_arrive_keep_nobody_waiting(visitors, hub, model, monkeypatch):
     load, go = hfvae.demo.entry.load, threading.Event()
 
@@ -192,6 +194,7 @@ def test_models_that_take_long_to_arrive_keep_nobody_waiting(visitors, hub, mode
         assert all("event: complete" in answer.result()[0] for answer in late)
 
 
+@pytest.mark.alone
 def test_a_connection_that_only_posts_keeps_nobody_waiting(visitors):
     where = urlsplit(visitors.url)
     body = b'{"data": [null, 1, 1, 1]}'

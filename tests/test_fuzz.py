@@ -245,6 +245,7 @@ def with_header(folder, change) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "change",
     [
@@ -267,6 +268,7 @@ def test_a_long_header_is_refused_before_it_is_read(change, tmp_path):
     assert memory.growth() < SLACK
 
 
+@pytest.mark.alone
 def test_the_longest_header_that_is_read_costs_little(tmp_path):
     hfvae.VAE(hfvae.VAEConfig(image_size=8, widths=(4,))).save_pretrained(tmp_path)
     hfvae.from_pretrained(tmp_path)

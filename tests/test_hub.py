@@ -350,6 +350,7 @@ def test_a_pinned_revision_stays_what_it_was(published, cache, model):
     assert load(cache).config.image_size == 8
 
 
+@pytest.mark.alone
 def test_what_is_cached_needs_no_network(published, hub, cache, model, x, caplog):
     commit = published.refs["main"]
     load(cache)
@@ -393,6 +394,7 @@ def test_an_answer_of_5xx_that_passes_is_waited_for(published, hub, cache, model
     assert not any(fault.times for fault in hub.faults)
 
 
+@pytest.mark.alone
 def test_an_answer_of_5xx_that_stays_is_said(published, hub, cache):
     hub.fail("GET /api/models/me/x", 503)
     start = time.monotonic()

@@ -83,6 +83,7 @@ def test_loading_a_model_does_not_import_the_compiler(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
+@pytest.mark.alone
 def test_importing_hfvae_brings_in_neither_gradio_nor_torchvision_nor_datasets():
     code = (
         "import sys, torch, time; start = time.process_time(); import hfvae; hfvae.VAE;"

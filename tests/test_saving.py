@@ -99,6 +99,7 @@ def test_two_savers_and_a_loader_see_whole_models(pair, new, rounds, tmp_path):
     assert loads >= rounds
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("new", [True, False], ids=["new", "existing"])
 def test_a_saver_that_was_killed_is_in_nobodys_way(new, tmp_path):
     model = VAE(VAEConfig(**SHAPE)).eval()
@@ -193,6 +194,7 @@ def test_where_there_are_no_locks_saving_works(tmp_path, monkeypatch):
     assert not [p for p in (tmp_path / "model").iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.alone
 def test_files_that_differ_are_looked_at_again_only_during_a_save(tmp_path):
     """A model that is damaged for good is refused at once."""
     for name, beta in [("a", 1.0), ("b", 4.0)]:
