@@ -310,7 +310,8 @@ def test_latents_go_by_the_names_of_few_factors_in_letters(demo_models, tmp_path
     names = ["hair_colour", "<b>", "a" * 31, "É", *(f"f{i}" for i in range(1000))]
     (tmp_path / "m" / "evaluation.json").write_text(json.dumps({f"latent_{n}": 2 for n in names}))
     model = Models([str(tmp_path / "m")])["m"]
-    (label,) = (text for text in model.explorer.compared.labels if text.startswith("z2 "))
+    labels = model.explorer.compared(model.model.prior).labels
+    (label,) = (text for text in labels if text.startswith("z2 "))
     assert label.startswith("z2 · hair colour · f0 · f1 · ")
     assert "<" not in label
     assert "É" not in label

@@ -13,6 +13,8 @@ from PIL import Image
 
 import hfvae
 
+pytestmark = pytest.mark.alone
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
