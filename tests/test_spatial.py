@@ -133,7 +133,14 @@ def test_any_size_goes_through_the_default_networks(size):
     mu, logvar = model.posterior(x)
     assert mu.shape == logvar.shape == (2, *model.latent_shape)
     assert model.decode(mu).shape == x.shape
-    assert max(model.latent_shape[1:]) <= 32
+    assert max(model.latent_shape[1:]) == math.ceil(max(model.config.size) / 8)
+
+
+@pytest.mark.parametrize(("size", "cells"), [(128, 16), (256, 32), (512, 32)])
+def test_a_transformer_has_no_more_cells_to_draw_than_a_thousand(size, cells):
+    with torch.device("meta"):
+        model = VAE(VAEConfig(image_size=size, spatial=True))
+    assert model.latent_shape == (8, cells, cells)
 
 
 def test_what_is_charged_is_the_negative_elbo_whatever_the_prior(generator):
