@@ -69,7 +69,6 @@ def good_files():
     yield "huge.jpg", encoded(Image.new("RGB", (9000, 7000), (0, 0, 254)), "JPEG"), (0, 0, 254)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "data"), list(bad_files()), ids=lambda v: v if isinstance(v, str) else ""
 )
@@ -99,7 +98,6 @@ def test_odd_pictures_are_seen_as_they_look(client, name, data, colour):
     assert torch.allclose(x.mean((1, 2)) * 255, torch.tensor(colour).float(), atol=2)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("value", [float("nan"), 1e300, -5, 2.5, None, "7", [1], True, {}, 10**400])
 @pytest.mark.parametrize("place", ["count", "seed", "temperature"])
 def test_numbers_that_are_none_are_refused_cheaply(client, place, value):
@@ -149,7 +147,6 @@ def test_bodies_over_the_limit_are_refused(client):
     assert client.predict(count=1, api_name="/generate")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("value", "words"),
     [

@@ -21,8 +21,6 @@ from hfvae.training import TrainConfig
 from hfvae.training.publish import publish_all
 from hfvae.web.page import page as empty_page
 
-pytestmark = pytest.mark.alone
-
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 TABS = ["Generate", "Reconstruct", "Interpolate", "Explore", "About"]
 

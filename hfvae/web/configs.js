@@ -136,7 +136,7 @@ function defaults({ model_type, spatial, likelihood, size }) {
     return Array.from({ length: count }, (_, i) => Math.min(finest * 2 ** i, widest))
   }
   if (spatial) {
-    return { widths: halvings(32, 2, 32, 128), hidden: 0, latent_dim: 8, blocks: 2,
+    return { widths: halvings(32, 3, 32, 128), hidden: 0, latent_dim: 8, blocks: 2,
       prior_layers: 4, prior_width: 128 }
   }
   const hidden = likelihood === "bernoulli" ? 512 : 0
