@@ -309,8 +309,8 @@ class VAEConfig(Config):
         if not self.spatial:
             more = {"latent_dim": 32, "blocks": 0, "prior_layers": 8, "prior_width": 128}
             return super().defaults() | more
-        # A cell for 8 pixels a side or more (Rombach et al. 2022, arXiv:2112.10752, section 4.1), and
-        # at most 32 a side, because a transformer has to draw them one by one.
+        # A cell for 8 pixels a side or more (Rombach et al. 2022, arXiv:2112.10752, section 4.1),
+        # and at most 32 a side, because a transformer has to draw them one by one.
         return {
             "widths": self.halvings(32, 3, 32, widest=128),
             "hidden": 0,

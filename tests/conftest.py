@@ -5,6 +5,8 @@ import tempfile
 from loopback import Hub
 
 CORES, PROCESSES = os.cpu_count() or 1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+# A worker finds in its environment what pytest set for itself alone.
+THREADS = min(int(os.environ.get("OMP_NUM_THREADS", CORES)), max(1, CORES // PROCESSES))
 HUB = Hub()
 HOME = tempfile.TemporaryDirectory(prefix="hfvae-tests-")
 # The client reads these when it is imported. No test reaches the real Hub.
@@ -16,7 +18,7 @@ os.environ |= {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
     # As many as there are for a process, the same for all runs: they are compared bit for bit.
-    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, CORES // PROCESSES))),
+    "OMP_NUM_THREADS": str(THREADS),
 }
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
