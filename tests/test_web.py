@@ -274,7 +274,7 @@ def test_latents_to_explore(both):
         values = [0, model.bottleneck.codebook_size - 1]
     else:
         letter = model.prior.around(model.encode(x)).letter
-        assert page("letterOf", x) == letter
+        assert page("baseOf", x)["letter"] == letter
         axis = model.bottleneck.axes(model.infer(x))
         weights = torch.zeros(model.encode(x)[0].numel())
         weights[axis.dims] = torch.tensor(axis.weights)
@@ -284,8 +284,10 @@ def test_latents_to_explore(both):
         if model.prior.letter == "u":
             if letter == "z":  # a base that does not know them
                 x = model.sample(6, generator=torch.Generator().manual_seed(0))
-                assert page("letterOf", x) == model.prior.around(model.encode(x)).letter == "u"
-            base = model.prior.to_base(model.encode(x))
+            assert model.prior.around(model.encode(x)) is model.prior
+            base, found = model.prior.to_base(model.encode(x)), page("baseOf", x)
+            assert found["letter"] == "u"
+            close(torch.tensor(found["u"]), base)
             close(page("encodeBase", x), base)
             close(page("decodeBase", base), model.decode(model.prior.from_base(base)))
             are_found(page("axes", x, 3), base.var(0), "variance")

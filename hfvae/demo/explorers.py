@@ -113,12 +113,13 @@ class VectorExplorer(Explorer):
         return z, Telling(prior, dims, [f"z{i}" for i in dims], middle - spread, middle + spread)
 
     def compared(self, prior: Prior) -> Telling:
-        """The latents that stand for factors, and those that differ most between new images."""
+        """What `compare` gives, kept: it takes many images."""
         if prior.letter not in self.tellings:
             self.tellings[prior.letter] = self.compare(prior)
         return self.tellings[prior.letter]
 
     def compare(self, prior: Prior) -> Telling:
+        """The latents that stand for factors, and those that differ most between new images."""
         images = self.model.sample(COMPARED, generator=torch.Generator().manual_seed(0))
         posterior = prior.in_base(self.model.infer(images))
         ranked, weights, unit = self.latents.axes(posterior)

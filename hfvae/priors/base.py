@@ -35,6 +35,7 @@ class Prior(nn.Module, ABC):
     words: ClassVar[str] = "draws of its prior"
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if cls.later and not cls.share and cls.fit is Prior.fit:
             raise TypeError(
                 f"{cls.__name__} comes after the model, but no training would reach it: give it a "

@@ -10,7 +10,7 @@ from .. import functional as F
 from .base import Prior
 from .normal import StandardNormal
 
-UNKNOWN = 8  # times as far out as draws of N(0, I): nothing was ever mapped there in training
+UNKNOWN = 8  # times as far out as draws of N(0, I): held-out avatars lie within two
 DRAWS = 16  # of a posterior, to tell what the flow makes of it
 
 

@@ -13,7 +13,7 @@ import { joined } from "./arrays.js"
 
 const METHODS = [
   "encode", "decode", "reconstruct", "sample", "interpolate", "between", "traverse", "axes",
-  "codes", "decodeCodes", "encodeBase", "decodeBase", "letterOf",
+  "codes", "decodeCodes", "encodeBase", "decodeBase", "baseOf",
 ]
 
 export const CLOSED = "the model was closed" // what a call hears then

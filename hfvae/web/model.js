@@ -171,12 +171,13 @@ class Model {
     return joined(Array.from(values, (value) => this.image(this.latents.replace(mode, dim, value))))
   }
 
-  /** The letter of the base in which single entries lead from these images to likely ones. */
-  letterOf(pixels) {
-    return this.prior.around(this.modes(pixels)).letter
+  /** Where images lie in the base that leads from them to likely ones: {letter, u}. */
+  baseOf(pixels) {
+    const modes = this.modes(pixels), prior = this.prior.around(modes)
+    return { letter: prior.letter, u: joined(modes.map((mode) => prior.toBase(mode))) }
   }
 
-  /** Images -> that base: by default a flow's own, which is z of other priors. */
+  /** Images -> a base: by default the prior's own, "z" but of a flow, which has "u" and "z". */
   encodeBase(pixels, letter = this.prior.letter) {
     return joined(this.modes(pixels).map((mode) => this.based(letter).toBase(mode)))
   }
@@ -194,6 +195,7 @@ class Model {
     return { dims, weights: dims.map((i) => weights[i]), unit }
   }
 
+  /** A prior with the base of that letter. */
   based(letter) {
     return letter === this.prior.letter ? this.prior : this.prior.aside
   }

@@ -143,7 +143,7 @@ class GaussianMixture extends Prior {
   }
 }
 
-const UNKNOWN = 8 // times as far out as draws of N(0, I): nothing was ever mapped there in training
+const UNKNOWN = 8 // times as far out as draws of N(0, I): held-out avatars lie within two
 
 /** p(z) = N(f(z); 0, I) · |∂f/∂z| for an invertible f. Dinh et al. 2017 (arXiv:1605.08803). */
 class Flow extends StandardNormal {

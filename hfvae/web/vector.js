@@ -79,8 +79,7 @@ export function vector(app, draw) {
       sliders.hidden = map.hidden = hidden
     },
     async show(entry, pixels) {
-      const base = await entry.model.letterOf(pixels)
-      const found = await entry.model.encodeBase(pixels, base)
+      const { letter: base, u: found } = await entry.model.baseOf(pixels)
       draw("decodeBase", found, base)
       const known = (entry.tellings ??= {})
       const ways = entry.model.samples ? (known[base] ??= await compare(entry, base)) : around(found)
