@@ -371,7 +371,7 @@ def test_about_shows_the_pictures_in_the_card(open_page):
     assert all(
         pictures.nth(i).evaluate("i => i.decode().then(() => i.naturalWidth)") for i in (0, 1)
     )
-    below = page.get_by_text("Held-out images in the first rows").bounding_box()["y"]
+    below = page.get_by_text("Held-out images, and below each row").bounding_box()["y"]
     assert pictures.nth(0).bounding_box()["y"] < below < pictures.nth(1).bounding_box()["y"]
 
 

@@ -119,36 +119,46 @@ class TrainConfig:
     data_dir: Path | None = flag(None, folder, "where torchvision's data are or go", decides=False)
     streaming: bool = flag(False, switch, "never store a Hub data set, only its pixels")
     max_train_samples: int | None = flag(None, at_least(1), "take only the first images")
-    resolution: Any = flag(None, resolution, "N or HxW; the images' own if they agree, else 64")
+    resolution: Any = flag(
+        None, resolution, "N or HxW; the images' own if they agree on one of 8 to 128, else 64"
+    )
     channels: int | None = flag(
         None, integer(1, 256), "1 grey, 3 colour; found by looking if not given"
     )
     random_flip: bool = flag(False, switch, "mirror images at random")
     widths: Any = flag(None, widths, "channels after each halving of the image: 32,64,128")
     latent_dim: int | None = flag(
-        None, integer(1, 65536), "how many numbers a latent has, or a cell of a grid"
+        None,
+        integer(1, 65536),
+        "how many numbers a latent has, or a cell of a grid; default: 32, beta-vae 10, grid 8",
     )
-    beta: float | None = flag(None, number(0, 1e6), "weight of the KL, in nats per image")
+    beta: float | None = flag(
+        None, number(0, 1e6), "weight of the KL, in nats per image; default: 1, beta-vae 4"
+    )
     beta_start: float | None = flag(
         None, positive, "a larger beta to start from: latents part better"
     )
     prior: str | None = flag(
-        None, registered(PRIORS), "default: a mixture, or a transformer over a grid; fitted after"
+        None,
+        registered(PRIORS),
+        f"{', '.join(PRIORS)}; default: mixture, flow-vae flow, grid autoregressive",
     )
     prior_components: int | None = flag(
         None, integer(1, 1000), "how many Gaussians a mixture has; default: 10"
     )
     codebook_size: int | None = flag(
-        None, integer(3, 65536), "how many codes, for vq-vae and fsq-vae"
+        None, integer(3, 65536), "how many codes, for vq-vae and fsq-vae; default: 512"
     )
     prior_fraction: float | None = flag(
         None,
         number(0, 0.999),
         "of the training, for the prior alone; default: 0.5 for a transformer, 0.25 for a flow",
     )
-    likelihood: str | None = flag(None, one_of(*LIKELIHOODS), ", ".join(LIKELIHOODS))
+    likelihood: str | None = flag(
+        None, one_of(*LIKELIHOODS), f"{', '.join(LIKELIHOODS)}; default: the first"
+    )
     license: str | None = flag(
-        None, licence_name, "the images', for the card: cc-by-4.0", decides=False
+        None, licence_name, "the images', for the card, such as cc-by-4.0", decides=False
     )
     output_dir: Path | None = flag(None, folder, "default: runs/<dataset>-<model>", decides=False)
     overwrite_output_dir: bool = flag(False, switch, "replace a model that is there", decides=False)
