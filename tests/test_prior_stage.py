@@ -11,7 +11,7 @@ from hfvae.data import ImageSet
 from hfvae.priors.autoregressive import Autoregressive
 from hfvae.priors.flow import Flow
 from hfvae.training import TrainConfig
-from hfvae.training.budget import Budget, make_budgets
+from hfvae.training.budget import Budget, learning_rate, make_budgets
 from hfvae.training.loop import Run
 from hfvae.training.prior import PriorStage, left_aside
 from hfvae.training.progress import StopOnInterrupt
