@@ -38,22 +38,24 @@ def main() -> None:
     measured = json.loads((BUNDLED / "evaluation.json").read_text())
     factors = {name: measured.get(f"latent_{name.replace(' ', '_')}") for name in names}
     explorer = VectorExplorer(model, factors)
+    telling = explorer.compared(model.prior)
 
     @torch.inference_mode()
     def changed(u: Tensor, slider: int) -> dict[str, float]:
         """In what share of the pictures each known factor changes."""
-        telling = explorer.compared
         ends = [u.clone(), u.clone()]
         for end, value in zip(ends, (telling.low, telling.high), strict=True):
             end[:, telling.dims[slider]] = value[slider]
-        low, high = (distance.features.told(eight_bits(explorer.decoded(end))) for end in ends)
+        low, high = (
+            distance.features.told(eight_bits(explorer.decoded(end, model.prior))) for end in ends
+        )
         differs = {name: low[k].argmax(1) != high[k].argmax(1) for name, k in known.items()}
         return {name: some.double().mean().item() for name, some in differs.items()}
 
     u = torch.randn(PICTURES, explorer.entries, generator=torch.Generator().manual_seed(0))
     rows: list[dict[str, Any]] = []
     unnamed: list[float] = []
-    for slider, dim in enumerate(explorer.compared.dims):
+    for slider, dim in enumerate(telling.dims):
         shares = changed(u, slider)
         own = [name for name in known if factors[name] == dim]
         if not own:

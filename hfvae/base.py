@@ -306,16 +306,8 @@ class BaseAutoencoder(nn.Module):
 
     # The Hub
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json, model.safetensors and, where there is none, README.md to a folder.
-
-        Nothing is left half-written: a model that was there stays whole until the new one is.
-        """
-        hub.save_pretrained(self, directory)
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Publish on the Hugging Face Hub: see `hfvae.hub.push_to_hub`."""
-        return hub.push_to_hub(self, repo_id, **kwargs)
+    save_pretrained = hub.save_pretrained
+    push_to_hub = hub.push_to_hub
 
     @classmethod
     def from_pretrained(cls, repo_or_dir: str | Path, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import combinations_with_replacement
 from typing import Any, ClassVar, NamedTuple
 
 
@@ -17,19 +18,25 @@ class PriorEntry(NamedTuple):
     Attributes:
         home: its class, or where in `hfvae.priors` that is.
         families: the model_types that may have it; "spatial-vae" for a VAE whose latent is a grid.
+        settings: the fields of a config that are for it.
     """
 
     home: Any
     families: tuple[str, ...]
+    settings: tuple[str, ...] = ()
 
 
 PRIORS: dict[str, PriorEntry] = {
     "none": PriorEntry("base.NoPrior", ("autoencoder",)),
     "standard-normal": PriorEntry("normal.StandardNormal", ("vae", "spatial-vae")),
-    "mixture": PriorEntry("mixture.GaussianMixture", ("autoencoder", "vae")),
-    "flow": PriorEntry("flow.Flow", ("vae",)),
+    "mixture": PriorEntry("mixture.GaussianMixture", ("autoencoder", "vae"), ("prior_components",)),
+    "flow": PriorEntry("flow.Flow", ("vae",), ("prior_layers", "prior_width")),
     "uniform": PriorEntry("uniform.Uniform", ("vq-vae",)),
-    "autoregressive": PriorEntry("autoregressive.Autoregressive", ("vq-vae", "spatial-vae")),
+    "autoregressive": PriorEntry(
+        "autoregressive.Autoregressive",
+        ("vq-vae", "spatial-vae"),
+        ("prior_layers", "prior_width", "prior_components"),
+    ),
 }
 
 MAX_DIMS = 2**26  # numbers in an image: 4096x4096 pixels in 4 channels
@@ -268,7 +275,7 @@ class AutoencoderConfig(Config):
 
 def layered(config: "VAEConfig") -> bool:
     """Whether the prior is a network."""
-    return config.prior in ("flow", "autoregressive")
+    return config.prior in PRIORS and "prior_layers" in PRIORS[config.prior].settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,16 +388,10 @@ def fsq_levels(codebook_size: int) -> tuple[int, ...]:
     Raises:
         ValueError: the size is no such product.
     """
-    options: list[tuple[int, tuple[int, ...]]] = [(codebook_size, ())]
-    while options:
-        longer = []
-        for rest, levels in options:
-            for level in range(8, 2, -1):
-                if rest == level:
-                    return (*levels, level)
-                if rest % level == 0 and (not levels or level <= levels[-1]):
-                    longer.append((rest // level, (*levels, level)))
-        options = longer
+    for count in range(1, 11):  # eleven of them make 3¹¹ codes or more, which is too many
+        for levels in combinations_with_replacement(range(8, 2, -1), count):
+            if math.prod(levels) == codebook_size:
+                return levels
     raise ValueError(
         f"an fsq codebook_size is a product of numbers from 3 to 8, such as 256 or 1000, "
         f"not {codebook_size}"

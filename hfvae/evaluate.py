@@ -144,7 +144,7 @@ def batch_size(model: BaseAutoencoder) -> int:
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:
     """The mean over images and its standard error."""
-    values = values.double()
+    values = F.exact(values)
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else 0.0
     return values.mean().item(), error
 

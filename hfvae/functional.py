@@ -20,6 +20,11 @@ def per_image(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1)
 
 
+def exact(x: Tensor) -> Tensor:
+    """x in float64; on the CPU where its device has none (Apple's GPUs)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 # The evidence lower bound
 
 
@@ -322,8 +327,9 @@ def correlation_ratio(z: Tensor, values: Tensor) -> Tensor:
 
     The variance of the means at each value over that of all: Pearson 1905, one-way ANOVA.
     """
-    means, shares = means_by_value(z.double(), values)
-    return shares @ means.square() / z.double().var(0, correction=0).clamp(min=1e-12)
+    z = exact(z)
+    means, shares = means_by_value(z, values.to(z.device))
+    return shares @ means.square() / z.var(0, correction=0).clamp(min=1e-12)
 
 
 def factor_axes(z: Tensor, factors: Tensor) -> Tensor:
@@ -332,9 +338,9 @@ def factor_axes(z: Tensor, factors: Tensor) -> Tensor:
     For each of the factors, int64 (N, K), the first principal component of the mean of z (N, D) at
     its values; that of the largest variance first, each at right angles to those before.
     """
-    found = []
+    found, exactly = [], exact(z)
     for values in factors.T:
-        means, shares = means_by_value(z.double(), values)
+        means, shares = means_by_value(exactly, values.to(exactly.device))
         _, spread, ways = torch.linalg.svd(shares.sqrt()[:, None] * means, full_matrices=False)
         found.append((spread[0].item(), ways[0]))
     found.sort(key=lambda pair: -pair[0])

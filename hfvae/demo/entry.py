@@ -28,7 +28,6 @@ PICTURES = ("samples", "reconstructions")  # .png, of which its card speaks
 LARGEST = 1024  # pixels a side of a picture beside its card
 EXAMPLES = 8  # pictures to start from, where no held-out images lie beside the model
 FAR = 8.0  # dB below the usual: so are 3 held-out images in 1000, and most of other kinds
-GUESSING = 8.0  # bits/dim that 8-bit pixels cost somebody who knows nothing of them
 LIKENESS = ("Little alike.", "A rough likeness.", "Recognisable.", "Close.", "All but equal.")
 STRANGE = (
     "This is not the kind of picture that this model knows: what you see is the nearest thing "
@@ -127,8 +126,9 @@ class Entry:
         nats = -model.elbo(model.likelihood.observe(x, noise), noise).item()
         bits = model.likelihood.bits_per_dim(nats, model.config.dims)
         usual = _usually(self.usual_bits, 2)
-        if not bits < GUESSING:  # under a flow it may be billions, which says no more
-            return text + f" It surprises the model by more than {GUESSING:g} bits/dim{usual}."
+        guess = model.likelihood.guess
+        if not bits < guess:  # under a flow it may be billions, which says no more
+            return text + f" It surprises the model by more than {guess} bits/dim{usual}."
         text += f" It surprises the model by {bits:.2f} bits/dim{usual}, {nats:,.0f} nats in all"
         return text + ": the more, the stranger."
 

@@ -44,9 +44,9 @@ class Explorer(ABC):
         A page may still have those of the model before: words for a kind that is not this one's.
         """
 
-    @abstractmethod
     def value(self, value: Any) -> float:
         """What an entry may be set to, from a visitor."""
+        return real(value, -1e6, 1e6, "Value")
 
 
 class Telling(NamedTuple):
@@ -94,9 +94,6 @@ class VectorExplorer(Explorer):
             at = places(to.get("at"), 2)
             return exact(at, self.decoded(telling.moved(z, torch.tensor([at])), telling.prior))
         raise words("This model has no grid.")
-
-    def value(self, value: Any) -> float:
-        return real(value, -1e6, 1e6, "Value")
 
     def read(self, image: Picture) -> tuple[Tensor, Telling]:
         """z of a picture as one row of numbers, before any rounding, (1, D); what to show of it.
@@ -231,9 +228,6 @@ class GridExplorer(CellsExplorer):
 
     hint = "cells: a click puts there what a new image has in that place"
     most = 16
-
-    def value(self, value: Any) -> float:
-        return real(value, -1e6, 1e6, "Value")
 
     def numbers(self, image: Picture) -> Tensor:
         seen(self.model, image)

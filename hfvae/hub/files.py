@@ -305,22 +305,3 @@ def _check_names_and_shapes(
         raise HubError(
             f"{where}: {WEIGHTS} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}"
         )
-
-
-def build(
-    family: type[Any],
-    config: Config,
-    custom: list[str],
-    encoder: nn.Module | None,
-    decoder: nn.Module | None,
-    where: str,
-) -> Any:
-    """The model of a config, without memory for its own tensors yet."""
-    for name, part in [("encoder", encoder), ("decoder", decoder)]:
-        if name in custom and part is None:
-            raise HubError(
-                f"{where}: this model was made with its own {name}; "
-                f"build one and load with {name}=..."
-            )
-    with torch.device("meta"):
-        return family(config, encoder=encoder, decoder=decoder)

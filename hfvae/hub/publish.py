@@ -17,7 +17,10 @@ PUBLISHED = (CONFIG, WEIGHTS, CARD, *MEASURED)
 
 
 def save_pretrained(model: Any, directory: str | Path) -> None:
-    """Write config.json, model.safetensors and, where there is none, README.md to a folder."""
+    """Write config.json, model.safetensors and, where there is none, README.md to a folder.
+
+    Nothing is left half-written: a model that was there stays whole until the new one is.
+    """
     folder = expand(directory)
     files = model_files(model)
     if not (folder / CARD).exists():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import HubError, expand, quoted
-from .files import CONFIG, WEIGHTS, build, check_values, read_config, read_weights, saving
+from .files import CONFIG, WEIGHTS, check_values, read_config, read_weights, saving
 from .remote import Repository
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -128,7 +128,14 @@ def _load(
             f"{source.name} holds a {found.__name__} ({config.model_type}), not a "
             f"{family.__name__}; hfvae.from_pretrained(...) picks the class"
         )
-    model = build(found, config, custom, encoder, decoder, source.name)
+    for name, part in [("encoder", encoder), ("decoder", decoder)]:
+        if name in custom and part is None:
+            raise HubError(
+                f"{source.name}: this model was made with its own {name}; "
+                f"build one and load with {name}=..."
+            )
+    with torch.device("meta"):  # no memory for its own tensors yet
+        model = found(config, encoder=encoder, decoder=decoder)
     if check is not None:
         check(model)
     try:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import functional as F
 from ..priors import Prior
 
 
@@ -137,7 +138,7 @@ class Latents(nn.Module, ABC):
         """
         n, mean, squares = 0, torch.zeros(()), torch.zeros(())
         for some in rows():
-            n, mean = n + len(some), mean + some.double().sum(0)
+            n, mean = n + len(some), mean + F.exact(some).sum(0)
         mean = mean / n
         for some in rows():
             squares = squares + (some - mean).square().sum(0)

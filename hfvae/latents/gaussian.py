@@ -73,9 +73,12 @@ class Gaussian(Latents):
         return self(kept).sample(generator)
 
     def summary(self, tallies: Sequence[Tensor], rate: Tensor | None = None) -> dict[str, Any]:
-        kl = {} if rate is None else {"kl": rate.double().mean().item()}
+        kl = {} if rate is None else {"kl": F.exact(rate).mean().item()}
+        means = torch.cat(list(tallies))
+        if len(means) < 2:
+            return kl  # one image does not vary
         # Of a grid a unit is a channel, since all cells share its meaning.
-        variance = torch.cat(list(tallies)).var(dim=0).reshape(self.shape[0], -1).mean(1)
+        variance = means.var(dim=0).reshape(self.shape[0], -1).mean(1)
         return kl | {"active_units": int((variance > ACTIVE).sum())}
 
     def advice(self, results: dict[str, Any]) -> dict[str, str]:

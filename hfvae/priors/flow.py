@@ -130,11 +130,13 @@ class Flow(Prior):
         return self.carried(z)[0]
 
     def from_base(self, u: Tensor) -> Tensor:
-        inverses = torch.linalg.inv(self.maps.double())
-        u = (u.double() @ torch.linalg.inv(self.axes.double())).float()
-        for inverse, layer in zip(reversed(inverses), reversed(self.layers), strict=True):
-            u = (layer.inverse(u).double() @ inverse).float()
-        return u
+        with torch.autocast(u.device.type, enabled=False):
+            inverses = torch.linalg.inv(F.exact(self.maps))
+            u, axes = u.float(), torch.linalg.inv(F.exact(self.axes))
+            u = (F.exact(u) @ axes).to(u)
+            for inverse, layer in zip(reversed(inverses), reversed(self.layers), strict=True):
+                u = (F.exact(layer.inverse(u)) @ inverse).to(u)
+            return u
 
     @torch.no_grad()
     def around(self, z: Tensor) -> Prior:

@@ -30,5 +30,5 @@ class Uniform(Prior):
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         u = F.uniform((n, *self.grid), generator=generator)
-        codes = (u.double() * self.codebook_size).long()
+        codes = (F.exact(u) * self.codebook_size).long().to(u.device)
         return codes if temperature else torch.zeros_like(codes)  # all are modes: take the first

@@ -78,6 +78,8 @@ def model_config(
     prior = learned_prior(config, like)
     if prior not in like.priors():
         unknown.append("prior")
+    elif config.prior_fraction is not None and not prior_class(prior).share:
+        raise TrainingError(f"--prior_fraction means nothing to --prior {prior}")
     if unknown:
         raise TrainingError(f"--{unknown[0]} means nothing to --model {config.model}")
     given["prior"] = type(like)().prior if prior_class(prior).later else prior

@@ -218,8 +218,9 @@ class TrainConfig:
             raise ValueError("space_sdk needs space_id")
         if self.beta_start and self.beta == 0:
             raise ValueError("beta_start falls by factors to beta, which must be more than 0")
-        if self.prior_components and self.prior not in (None, "mixture", "autoregressive"):
-            raise ValueError("prior_components needs prior mixture or autoregressive")
+        takes = [name for name, entry in PRIORS.items() if "prior_components" in entry.settings]
+        if self.prior_components and self.prior not in (None, *takes):
+            raise ValueError(f"prior_components needs prior {' or '.join(takes)}")
 
     @property
     def folder(self) -> Path:

@@ -27,12 +27,13 @@ from . import checkpoint
 from .budget import SMALLEST_BATCH, Budget, batch_size, learning_rate
 from .checkpoint import State
 from .config import TrainConfig
-from .errors import TrainingError
-from .progress import Progress, StopOnInterrupt, no_number
+from .errors import Diverged, TrainingError
+from .progress import Progress, StopOnInterrupt
 
 OTHERWISE = "give the same, or start afresh in another --output_dir"
 AGREE = 10  # steps after which processes agree on the time and on stopping
 APART = 10  # seconds at least between two looks at how training goes
+WATCHING = 0.1  # of the time at most, where time is the budget
 
 
 def index_batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
@@ -130,9 +131,10 @@ class Run:
         self.config, self.accelerator, self.folder = config, accelerator, folder
         self.data = images.fingerprint()
         self.images = images.resident(accelerator.device)
-        self.budgets, self.batch_sizes = budgets, dict(batch_sizes)
         self.device = accelerator.device
         self.processes = accelerator.num_processes
+        self.budgets = budgets
+        self.batch_sizes = {name: self.shared(size) for name, size in batch_sizes.items()}
         self.say = accelerator.print
         self.noise = torch.Generator(self.device)
         if self.processes > 1:
@@ -187,7 +189,7 @@ class Run:
             return
         step = sum(b.step for b in self.budgets.values())
         if not all(t.isfinite().all() for t in self.model.state_dict().values()):
-            raise TrainingError(no_number(step))
+            raise Diverged(step)
         tensors = {"rng.torch": torch.get_rng_state(), "rng.noise": self.noise.get_state()}
         tensors |= checkpoint.named("model", self.model.state_dict())
         tensors |= checkpoint.named("stage", stage.state())
@@ -221,11 +223,11 @@ class Run:
         if stage.name not in self.batch_sizes:
             self.batch_sizes[stage.name] = self.batch_by_trying(stage, n)
         size = self.batch_sizes[stage.name]
-        progress = Progress(size * accumulated, accelerator, budget)
+        before = sum(b.step for b in self.budgets.values()) - budget.step
+        progress = Progress(size * accumulated, accelerator, budget, before)
         drawn = index_batches(n, size, config.seed)
         for _ in range(budget.step * accumulated):
             next(drawn)
-        start = time.perf_counter() - budget.spent
         tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
         twentieth = math.floor(20 * budget.progress)
         left = module if average is None else average.module
@@ -233,45 +235,58 @@ class Run:
             stage.restore(state)
         else:
             stage.watch(left)
-        while budget.progress < 1 and not stop.asked:
-            for _ in range(accumulated):
-                index = next(drawn)[accelerator.process_index :: accelerator.num_processes]
-                with accelerator.accumulate(prepared):
-                    loss, metrics = stage.loss(prepared, index)
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(module.parameters(), 1.0)
-                    for group in optimizer.param_groups:
-                        group["lr"] = group["pace"] * learning_rate(config, budget)
-                    optimizer.step()
-                    optimizer.zero_grad()
-            if average is not None:
-                average.update_parameters(module)
-            budget.step += 1
-            self.agree(budget, time.perf_counter() - start, stop)
-            done = stop.asked or budget.progress >= 1
-            progress.show(budget, metrics, last=done)
-            if budget.progress >= (twentieth + 1) / 20:
-                twentieth = math.floor(20 * budget.progress)
-                stage.watch(left)
-            every = config.checkpointing_steps
-            if every and (budget.step % every == 0 or done):  # what comes after can be killed too
-                self.average_statistics(module)
+        start, rested = time.perf_counter() - budget.spent, 0.0
+        try:
+            while budget.progress < 1 and not stop.asked:
+                metrics = self.step(stage, prepared, optimizer, drawn)
                 if average is not None:
-                    self.average_statistics(average.module)
-                self.save(stage, raw, average)
-            due = budget.progress >= tenth + 0.1 and budget.spent >= looked + APART
-            if due and not done and accelerator.is_main_process:
-                tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
-                stage.look(metrics)
-        if stop.asked:
-            stage.watch(left)  # after the checkpoint, so that what goes on from it is the same
-        progress.bar.close()
-        # accelerate's: no autocast from here on, and anew if the module is trained again.
-        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            module.__dict__.pop(name, None)
+                    average.update_parameters(module)
+                budget.step += 1
+                self.agree(budget, time.perf_counter() - start, stop)
+                done = stop.asked or budget.progress >= 1
+                progress.show(budget, metrics, last=done)
+                if budget.progress >= (twentieth + 1) / 20 and (done or budget.spent >= rested):
+                    twentieth, begun = math.floor(20 * budget.progress), time.perf_counter()
+                    stage.watch(left)
+                    if budget.seconds:
+                        rested = budget.spent + (time.perf_counter() - begun) / WATCHING
+                every = config.checkpointing_steps
+                if every and (budget.step % every == 0 or done):  # what follows can be killed too
+                    self.average_statistics(module)
+                    if average is not None:
+                        self.average_statistics(average.module)
+                    self.save(stage, raw, average)
+                due = budget.progress >= tenth + 0.1 and budget.spent >= looked + APART
+                if due and not done and accelerator.is_main_process:
+                    tenth, looked = math.floor(10 * budget.progress) / 10, budget.spent
+                    stage.look(metrics)
+            if stop.asked:
+                stage.watch(left)  # after the checkpoint, so that what goes on from it is the same
+        finally:
+            progress.bar.close()
+            # accelerate's: no autocast from here on, and anew if the module is trained again.
+            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+                module.__dict__.pop(name, None)
         self.average_statistics(left)
         stage.finish(left.eval())
+
+    def step(
+        self, stage: Stage, prepared: Any, optimizer: Any, drawn: Iterator[Tensor]
+    ) -> dict[str, Tensor]:
+        """One step of the optimizer, by as many batches as are accumulated; numbers of the last."""
+        accelerator, metrics = self.accelerator, dict[str, Tensor]()
+        for _ in range(self.config.gradient_accumulation_steps):
+            index = next(drawn)[accelerator.process_index :: accelerator.num_processes]
+            with accelerator.accumulate(prepared):
+                loss, metrics = stage.loss(prepared, index)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(stage.module.parameters(), 1.0)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["pace"] * learning_rate(self.config, stage.budget)
+                optimizer.step()
+                optimizer.zero_grad()
+        return metrics
 
     def optimizer(self, stage: Stage) -> tuple[torch.optim.Optimizer, Any]:
         """AdamW, and the moving average if there is one, as the checkpoint left them."""
@@ -305,9 +320,13 @@ class Run:
         rate = torch.tensor(SMALLEST_BATCH / (time.perf_counter() - start), device=self.device)
         rate = self.accelerator.reduce(rate, "sum").item()
         seen = rate * (stage.budget.seconds or 0) / self.config.gradient_accumulation_steps
-        size = math.ceil(batch_size(n, seen) / self.processes) * self.processes
+        size = self.shared(batch_size(n, seen))
         self.say(f"in batches of {size}, at about {rate:.0f} images/s")
         return size
+
+    def shared(self, size: int) -> int:
+        """So many images or a few more, of which every process takes as many."""
+        return math.ceil(size / self.processes) * self.processes
 
     def agree(self, budget: Budget, spent: float, stop: StopOnInterrupt) -> None:
         """The seconds that were spent and whether to stop, the same on every process."""

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from ..data import ImageSet
 from ..evaluate import batches
 from ..priors import prior_class
+from .errors import Diverged
 from .loop import Run, Stage
 from .progress import StopOnInterrupt
 
 ENOUGH_LATENTS = 20_000  # for a prior that is fitted
-MOST_NUMBERS = 2**28  # in the latents that a prior is trained on
+MOST_NUMBERS = 2**27  # in the latents that a prior is trained on: a GB, of means and variances
 ASIDE = 256  # images at most by whose latents it is judged meanwhile
 BEST = "best"  # two numbers of the best prior, beside its tensors
 
 
 class PriorStage(Stage):
-    """−log p(z) of the model's latents; or a fit, where the prior has no parameters.
+    """−log p(z) of the model's latents; or a fit, where the prior takes no share of the training.
 
     It lowers KL(q(z) ‖ p(z)), the part of the KL that tells nothing about images (Hoffman & Johnson
     2016). So one that was learned with the model is trained on: without encoder and decoder, a step
@@ -40,12 +41,23 @@ class PriorStage(Stage):
         """Train the prior, or fit it, or leave it as it came with the model."""
         if self.kind.share:
             if not stop.asked and (self.budget.progress < 1 or self.run.is_past("model")):
-                self.run.train(self, stop)
+                self.learn_by_steps(stop)
         elif self.kind.later:
             self.fit()
         images = self.run.images.first(ENOUGH_LATENTS)
         if self.run.model.prior.turns and images.factors is not None:
             self.turn(images, images.factors)
+
+    def learn_by_steps(self, stop: StopOnInterrupt) -> None:
+        """Where steps lead to no number, what was best before is left."""
+        run = self.run
+        try:
+            run.train(self, stop)
+        except Diverged as error:
+            if run.processes > 1 or not self.best:  # others would wait for this one
+                raise
+            run.say(f"\n{error}")
+            self.finish(self.module.eval())
 
     @property
     def module(self) -> nn.Module:
@@ -113,8 +125,8 @@ class PriorStage(Stage):
     def turn(self, images: ImageSet, factors: Tensor) -> None:
         """Lay axes of the prior's base along the factors of images."""
         run = self.run
-        # Without those in the mirror, whose factors may be others.
-        z = self.encoded(images, lambda posterior: posterior.mode())[: len(images)]
+        # Not in the mirror, where factors may be others.
+        z = self.encoded(images, lambda posterior: posterior.mode(), passes=1)
         run.model.prior.turn(z.to(run.device), factors.to(run.device))
         run.say(f"turned the base of the {self.prior} towards the factors of the images")
 
@@ -133,14 +145,16 @@ class PriorStage(Stage):
         """Looks at every image: in the mirror too, where training flips."""
         return 1 + self.run.config.random_flip
 
-    @torch.inference_mode()
-    def encoded(self, images: ImageSet, take: Callable[[Any], Tensor]) -> Tensor:
+    @torch.no_grad()
+    def encoded(
+        self, images: ImageSet, take: Callable[[Any], Tensor], passes: int | None = None
+    ) -> Tensor:
         """What is taken of the posteriors of images, on the CPU."""
         model, seed, found = self.run.model, self.run.config.seed, []
-        for mirror in (False, True)[: self.passes]:
+        for mirror in (False, True)[: passes or self.passes]:
             for x in batches(model, images, seed):
                 found.append(take(model.infer(x.flip(3) if mirror else x)).cpu())
-        return torch.cat(found).clone()  # outside of inference mode it is an ordinary tensor
+        return torch.cat(found)
 
 
 def left_aside(n: int, seed: int) -> Tensor:

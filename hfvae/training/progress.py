@@ -11,13 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from .budget import Budget
-from .errors import TrainingError
+from .errors import Diverged
 
 
 class Progress:
     """The bar and the trackers. Once a second, not every step: reading a number waits for a GPU."""
 
-    def __init__(self, images_per_step: int, accelerator: Any, budget: Budget) -> None:
+    def __init__(
+        self, images_per_step: int, accelerator: Any, budget: Budget, before: int = 0
+    ) -> None:
         from tqdm import tqdm
 
         self.images_per_step = images_per_step
@@ -29,6 +31,7 @@ class Progress:
             disable=not accelerator.is_main_process,
         )
         self.step, self.seconds = budget.step, budget.spent
+        self.before = before  # steps of other stages: trackers take no step twice
 
     def show(self, budget: Budget, metrics: dict[str, Tensor], last: bool) -> None:
         seconds = budget.spent - self.seconds
@@ -36,7 +39,7 @@ class Progress:
             return
         numbers = {name: value.item() for name, value in metrics.items()}
         if not math.isfinite(sum(numbers.values())):
-            raise TrainingError(no_number(budget.step))
+            raise Diverged(budget.step)
         rate = (budget.step - self.step) * self.images_per_step / max(seconds, 1e-9)
         self.step, self.seconds = budget.step, budget.spent
         self.bar.update(100 * budget.progress - self.bar.n)
@@ -45,7 +48,7 @@ class Progress:
             for name, value in numbers.items()
         )
         self.bar.set_postfix_str(f"step {budget.step}, {shown}, {rate:.0f} images/s")
-        self.accelerator.log(numbers | {"images/s": rate}, step=budget.step)
+        self.accelerator.log(numbers | {"images/s": rate}, step=self.before + budget.step)
 
 
 class StopOnInterrupt:
@@ -66,13 +69,6 @@ class StopOnInterrupt:
 
     def __exit__(self, *_: Any) -> None:
         signal.signal(signal.SIGINT, self.previous)
-
-
-def no_number(step: int) -> str:
-    return (
-        f"the loss is no longer a number after {step} steps, so this stage was not "
-        "saved: try a lower --learning_rate, or --mixed_precision no"
-    )
 
 
 def log_picture(accelerator: Any, png: bytes, step: int) -> None:

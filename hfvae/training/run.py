@@ -204,11 +204,6 @@ def fit(
     with StopOnInterrupt() as stop:
         if not run.is_past("model"):
             run.train(ModelStage(run), stop)
-            if stop.asked:
-                say(
-                    "stopping, and the model is saved as it is; where there is a checkpoint, "
-                    "--resume_from_checkpoint latest goes on"
-                )
             if accelerator.is_main_process:
                 for stale in (*MEASURED, CARD, PROGRESS):
                     (folder / stale).unlink(missing_ok=True)
@@ -216,6 +211,11 @@ def fit(
                 checkpoint.write_model(folder, model_files(run.model))
         run.model.eval()
         PriorStage(run, prior).learn(stop)
+        if stop.asked:
+            say(
+                "stopping, and the model is saved as it is; where there is a checkpoint, "
+                "--resume_from_checkpoint latest goes on"
+            )
     accelerator.end_training()
     return run, stop
 
@@ -280,6 +280,8 @@ def summary(run: Run) -> str:
     if prior.step:
         size, minutes = run.batch_sizes["prior"], prior.spent / 60
         words += f" Then its prior: {prior.step} steps of {size} in {minutes:.1f} minutes."
+        if prior.progress < 1:
+            words += f" It was stopped after {prior.progress:.0%} of the way."
     return words
 
 
