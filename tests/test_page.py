@@ -35,6 +35,11 @@ def files(demo_models, tmp_path_factory):
     hfvae.VAE(hfvae.VAEConfig(**spatial)).save_pretrained(folder / "grid")
     models = [*(str(demo_models / name) for name in names), str(folder / "grid")]
     export(folder / "small.html", models)
+    unlike = hfvae.VAE(hfvae.VAEConfig(image_size=16, latent_dim=4, widths=(8,), prior="flow"))
+    with torch.no_grad():
+        unlike.prior.maps[0] *= 1e4  # so that it knows no picture
+    unlike.save_pretrained(folder / "unlike")
+    export(folder / "unlike.html", [str(folder / "unlike")])
     export(folder / "bundled.html", [str(PRETRAINED / "fashion-mnist-vae")])
     return folder
 
@@ -301,6 +306,16 @@ def test_sliders_and_map_move_one_latent_or_two(open_file, demo_models):
     z[0, dims] = torch.tensor([float(outputs.nth(i).inner_text()) for i in range(4)])
     settle(page, "#explore")
     same(pixels(page, "#explore .stage"), as_shown(model.decode(z)), 4)  # of two decimals
+
+
+def test_explore_says_that_a_flow_knows_nothing_like_a_picture(open_file):
+    page = open_file("unlike.html", "tab=explore")
+    settle(page, "#explore")
+    assert "knows nothing like this picture" in page.locator("#changed").inner_text()
+    assert page.locator("#latents label").first.inner_text().startswith("z")
+    page = open_file("small.html", "model=colour&tab=explore")
+    settle(page, "#explore")
+    assert page.locator("#changed").inner_text() == ""
 
 
 def test_a_code_is_chosen_for_a_cell(open_file, demo_models):

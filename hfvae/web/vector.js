@@ -12,6 +12,7 @@ const ENDS = [0.05, 0.95] // of a slider: so many of them lie below
 const MAP = 7
 const LARGE = 96 // pictures along each side of the map, and pixels that each has at most
 const KEY = 0.02 // how far an arrow key goes, in shares of the map
+const UNLIKE = "The model knows nothing like this picture: each slider is one latent."
 const clamp = (v) => Math.min(1, Math.max(0, v))
 
 export function vector(app, draw) {
@@ -19,6 +20,7 @@ export function vector(app, draw) {
   const map = document.getElementById("map")
   const canvas = map.querySelector("canvas")
   const mark = map.querySelector(".mark")
+  const changed = document.getElementById("changed")
   let z = null
   let letter = null // of that base
   let telling = []
@@ -76,7 +78,7 @@ export function vector(app, draw) {
 
   return {
     hide(hidden) {
-      sliders.hidden = map.hidden = hidden
+      sliders.hidden = map.hidden = changed.hidden = hidden
     },
     async show(entry, pixels) {
       const { letter: base, u: found } = await entry.model.baseOf(pixels)
@@ -86,6 +88,7 @@ export function vector(app, draw) {
       if (entry !== app.entry) return
       z = found
       letter = base
+      changed.textContent = base === entry.model.letter ? "" : UNLIKE
       if (telling !== ways) {
         telling = ways
         sliders.replaceChildren(...telling.map(slider))
