@@ -35,6 +35,12 @@ def test_what_the_flow_does_it_undoes():
         assert (error / (1 + z.abs())).max() < 1e-4
 
 
+def test_what_the_flow_does_it_undoes_under_autocast():
+    flow, z = trained_flow(6), torch.randn(50, 6)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(flow.from_base(flow.to_base(z)), z, atol=1e-4, rtol=1e-4)
+
+
 def test_the_change_of_volume_is_that_of_autograd():
     flow, z = trained_flow(5), torch.randn(3, 5)
     u = flow.to_base(z)

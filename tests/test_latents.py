@@ -6,7 +6,7 @@ import torch
 from hfvae import VQVAE, VQVAEConfig
 from hfvae import functional as F
 from hfvae.configs import fsq_levels
-from hfvae.latents import FiniteScalarQuantizer, VectorQuantizer
+from hfvae.latents import FiniteScalarQuantizer, Gaussian, VectorQuantizer
 
 pytestmark = pytest.mark.quick
 
@@ -116,6 +116,14 @@ def test_perplexity_of_known_counts_and_over_a_set():
     # Two batches of one code each are two codes over the set.
     first, second = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 4.0])
     assert F.perplexity(first + second).item() == pytest.approx(2)
+
+
+def test_a_single_image_tells_nothing_of_active_units():
+    latents = Gaussian(3)
+    assert latents.summary([torch.ones(1, 3)]) == {}
+    assert latents.summary([torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 2.05]])]) == {
+        "active_units": 1
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """A prior that is trained alone, on the latents of a model that is done."""
 
+import itertools
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,17 +35,18 @@ class Watched(PriorStage):
         self.seen = [*getattr(self, "seen", []), state]
 
 
-def learned(tmp_path, n, steps, **settings):
-    """The stage of a transformer that was trained on n images of noise."""
+def learned(tmp_path, n, steps, before=0, **settings):
+    """The stage of a transformer trained on n images of noise, `before` steps of the model later."""
     torch.manual_seed(0)
     model = hfvae.VQVAE(
         hfvae.VQVAEConfig(image_size=16, channels=1, widths=(4,), codebook_size=8)
     ).eval()
     pixels = torch.randint(0, 256, (n, 1, 16, 16), dtype=torch.uint8)
     config = TrainConfig(model="vq-vae", checkpointing_steps=0, output_dir=tmp_path, **settings)
+    budgets = {"model": Budget(before, None, step=before), "prior": Budget(steps, None)}
     run = Run(
-        config, model, ImageSet("noise", "train", pixels), {"prior": Budget(steps, None)},
-        {"prior": 8}, make_accelerator(config), tmp_path,
+        config, model, ImageSet("noise", "train", pixels), budgets, {"prior": 8},
+        make_accelerator(config), tmp_path,
     )  # fmt: skip
     stage = Watched(run, "autoregressive")
     with StopOnInterrupt() as stop:
@@ -65,6 +69,36 @@ def test_a_prior_that_learns_noise_by_heart_is_left_as_it_was_before(tmp_path, c
     assert costs[-1] > min(costs) + 5  # nats: it did learn them by heart
     assert nats(stage, left) == min(costs)
     assert "of its training: later ones gave less probability" in capsys.readouterr().out
+
+
+def test_a_prior_that_diverges_is_left_as_it_was_best(tmp_path, capsys, monkeypatch):
+    losses, loss = itertools.count(), PriorStage.loss
+
+    def explodes(self, prepared, index):
+        nll, metrics = loss(self, prepared, index)
+        return (nll, metrics) if next(losses) < 30 else (nll * math.nan, {"rate": nll * math.nan})
+
+    monkeypatch.setattr(PriorStage, "loss", explodes)
+    stage = learned(tmp_path, 40, 60)
+    left = {name: tensor.clone() for name, tensor in stage.module.state_dict().items()}
+    assert all(tensor.isfinite().all() for tensor in left.values())
+    costs = [nats(stage, state) for state in stage.seen]
+    assert math.isnan(costs[-1])
+    assert nats(stage, left) == min(costs, key=lambda cost: (math.isnan(cost), cost))
+    assert "the loss is no longer a number after 60 steps" in capsys.readouterr().out
+
+
+def test_trackers_take_the_steps_of_both_stages_in_one_order(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("accelerate.Accelerator.log", lambda self, values, step: steps.append(step))
+    learned(tmp_path, 40, 6, before=100)
+    assert steps[-1] == 106
+    assert min(steps) > 100
+
+
+def test_every_process_takes_as_much_of_a_batch(tmp_path):
+    assert Run.shared(SimpleNamespace(processes=3), 512) == 513
+    assert Run.shared(SimpleNamespace(processes=4), 512) == 512
 
 
 def test_images_that_judge_a_prior_teach_it_nothing_in_the_mirror_either(tmp_path):

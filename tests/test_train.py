@@ -345,6 +345,7 @@ def test_a_finished_model_is_not_overwritten_unasked(photos, tmp_path, train_py)
         (["--train_batch_size", "1"], "--train_batch_size must be 2 or more"),
         (["--dataset", "sprites", "--channels", "2"], "sprites come in 1, 3 or 4 channels"),
         (["--model", "gan"], "--model must be one of autoencoder, vae"),
+        (["--prior_fraction", "0.3"], "--prior_fraction means nothing to --prior mixture"),
         (["--train_batch_size", "0"], "--train_batch_size must be 2 or more"),
         (
             ["--max_train_steps", "5", "--max_train_minutes", "5"],
