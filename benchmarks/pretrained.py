@@ -16,20 +16,19 @@ from hfvae.training.config import parse
 MODELS = {
     "avatars-flow-vae": (
         "--model flow-vae --dataset avatars --latent_dim 64 --widths 24,48,96,192 "
-        "--train_batch_size 128 --max_train_steps 8000 --prior_fraction 0.9 --use_ema "
-        "--save_fp16"
+        "--max_train_steps 7500 --prior_fraction 0.85 --use_ema --save_fp16"
     ),
     "fashion-mnist-vae": (
         "--dataset fashion-mnist --prior mixture --max_train_steps 14000 --prior_components 50 "
         "--save_fp16"
     ),
     "fashion-mnist-vq-vae": (
-        "--model vq-vae --dataset fashion-mnist --codebook_size 256 --max_train_steps 5000 "
-        "--prior_fraction 0.4 --save_fp16"
+        "--model vq-vae --dataset fashion-mnist --codebook_size 256 --train_batch_size 128 "
+        "--max_train_steps 5000 --prior_fraction 0.4 --save_fp16"
     ),
     "sprites-beta-vae": (
         "--model beta-vae --dataset sprites --resolution 32 --beta_start 200 --beta 1 "
-        "--max_train_steps 20000 --save_fp16"
+        "--prior standard-normal --max_train_steps 20000 --save_fp16"
     ),
 }
 

@@ -36,7 +36,7 @@ class Watched(PriorStage):
 
 
 def learned(tmp_path, n, steps, before=0, **settings):
-    """The stage of a transformer trained on n images of noise, `before` steps of the model later."""
+    """The stage of a transformer that was trained on n images of noise, after so many steps."""
     torch.manual_seed(0)
     model = hfvae.VQVAE(
         hfvae.VQVAEConfig(image_size=16, channels=1, widths=(4,), codebook_size=8)
