@@ -16,7 +16,8 @@ from hfvae.training.config import parse
 MODELS = {
     "avatars-flow-vae": (
         "--model flow-vae --dataset avatars --latent_dim 64 --widths 24,48,96,192 "
-        "--max_train_steps 7500 --prior_fraction 0.85 --use_ema --save_fp16"
+        "--train_batch_size 128 --max_train_steps 8000 --prior_fraction 0.9 --use_ema "
+        "--save_fp16"
     ),
     "fashion-mnist-vae": (
         "--dataset fashion-mnist --prior mixture --max_train_steps 14000 --prior_components 50 "

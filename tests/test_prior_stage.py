@@ -14,7 +14,7 @@ from hfvae.data import ImageSet
 from hfvae.priors.autoregressive import Autoregressive
 from hfvae.priors.flow import Flow
 from hfvae.training import TrainConfig
-from hfvae.training.budget import Budget, learning_rate, make_budgets
+from hfvae.training.budget import Budget, make_budgets
 from hfvae.training.loop import Run
 from hfvae.training.prior import PriorStage, left_aside
 from hfvae.training.progress import StopOnInterrupt
@@ -141,11 +141,9 @@ def test_a_flow_is_trained_on_when_its_model_is_done(tmp_path, train_py):
 @pytest.mark.parametrize("budget", [{"max_train_minutes": 1}, {"max_train_steps": 40}])
 def test_a_flow_takes_large_batches_and_a_transformer_small_ones(budget):
     """A step of the one is cheap; one of the other takes longer than one of the model."""
-    for prior, steps, minutes, pace in [(Flow, 512, 512, 4), (Autoregressive, 32, None, 1)]:
-        budgets, sizes = make_budgets(config := TrainConfig(**budget), 5000, prior)
+    for prior, steps, minutes in [(Flow, 128, 128), (Autoregressive, 32, None)]:
+        _, sizes = make_budgets(TrainConfig(**budget), 5000, prior)
         assert sizes.get("prior") == (minutes if "max_train_minutes" in budget else steps)
-        rates = [learning_rate(config, budgets[stage]) for stage in ("model", "prior")]
-        assert rates[1] == pace * rates[0]
         budgets, sizes = make_budgets(TrainConfig(**budget, train_batch_size=24), 5000, prior)
         assert sizes == {"model": 24, "prior": 24}
         done = [budgets[stage].seconds or budgets[stage].steps for stage in ("model", "prior")]

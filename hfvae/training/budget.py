@@ -11,10 +11,6 @@ LR_WARMUP = 100  # steps
 # Steps up to which smaller batches are worth more than larger ones. Measured on 360 grey faces of
 # 112x92 and one core, 90 seconds each: 5.43 bits/dim in batches of 16, 5.76 of 32, 6.22 of 64.
 ENOUGH_STEPS = 2000
-# Of a prior that came with the model, trained alone, when its steps are cheap. Measured on latents
-# of 16,000 avatars and one core, 2.5 minutes each: 38.7 nats in the batches and at the pace of the
-# model, 24.7 at four times the pace, 19.1 in batches of 512 too.
-ALONE_BATCH, ALONE_PACE = 512, 4.0
 
 
 @dataclass
@@ -25,7 +21,6 @@ class Budget:
     seconds: float | None
     step: int = 0
     spent: float = 0.0
-    pace: float = 1.0  # of learning, in that of the model
 
     @property
     def progress(self) -> float:
@@ -34,13 +29,13 @@ class Budget:
         return min(1.0, self.step / self.steps) if self.steps else 1.0
 
 
-def batch_size(images: int, seen: float = math.inf, most: int = LARGEST_BATCH) -> int:
+def batch_size(images: int, seen: float = math.inf) -> int:
     """Images a step, for a set of so many images, of which training will see so many.
 
-    A power of two from 16 to `most`: at most an eighth of the set, and such that there are enough
+    A power of two from 16 to 128: at most an eighth of the set, and such that there are enough
     steps.
     """
-    wanted = min(seen / ENOUGH_STEPS, images / 8, most)
+    wanted = min(seen / ENOUGH_STEPS, images / 8, LARGEST_BATCH)
     return 2 ** math.floor(math.log2(max(wanted, SMALLEST_BATCH)))
 
 
@@ -59,15 +54,13 @@ def make_budgets(
         share = config.prior_fraction
     given = config.train_batch_size
     sizes = {"model": given, "prior": given} if given else {}
-    pace = 1.0
-    if not prior.later:
-        sizes.setdefault("prior", batch_size(images, most=ALONE_BATCH))
-        pace = ALONE_PACE
+    if not prior.later:  # its steps are cheap, and small batches would teach it little
+        sizes.setdefault("prior", batch_size(images))
     if config.max_train_minutes:
         seconds = 60 * config.max_train_minutes
         budgets = {
             "model": Budget(None, (1 - share) * seconds),
-            "prior": Budget(None, share * seconds, pace=pace),
+            "prior": Budget(None, share * seconds),
         }
         return budgets, sizes
     steps = config.max_train_steps or DEFAULT_STEPS
@@ -75,8 +68,10 @@ def make_budgets(
     size = given or batch_size(images, seen)
     if config.num_train_epochs:
         steps = math.ceil(seen / (size * config.gradient_accumulation_steps))
-    alone = math.ceil(round(steps * share / (1 - share), 6))  # 600, not 601
-    budgets = {"model": Budget(steps, None), "prior": Budget(alone, None, pace=pace)}
+    budgets = {
+        "model": Budget(steps, None),
+        "prior": Budget(math.ceil(round(steps * share / (1 - share), 6)), None),  # 600, not 601
+    }
     # A step of a later prior takes longer, and many small ones are worth more than few large ones.
     return budgets, {"model": size, "prior": max(SMALLEST_BATCH, size // 4)} | sizes
 
@@ -90,8 +85,7 @@ def learning_rate(config: TrainConfig, budget: Budget) -> float:
     warm = min(1.0, (budget.step + 1) / max(1, LR_WARMUP if given is None else given))
     if given is None:
         warm = max(warm, min(1.0, budget.progress / 0.1))
-    fall = 0.02 + 0.49 * (1 + math.cos(math.pi * budget.progress))
-    return budget.pace * config.learning_rate * warm * fall
+    return config.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * budget.progress)))
 
 
 def beta(config: TrainConfig, budget: Budget, last: float) -> float:
