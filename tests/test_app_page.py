@@ -130,7 +130,7 @@ def test_what_a_model_does_not_know_is_called_so(demo_models, tmp_path, monkeypa
     assert f"(usually {decibels + 9:.1f})" in text
     assert text.endswith("It surprises the model by more than 8 bits/dim (usually 4.27).")
     assert said(psnr=decibels + 3).startswith("Little alike.")
-    monkeypatch.setattr("hfvae.demo.entry.GUESSING", 1e9)
+    monkeypatch.setattr("hfvae.likelihoods.Likelihood.guess", 1e9)
     text = said(bits_per_dim=4.271)
     assert re.search(r"surprises the model by [\d.]+ bits/dim \(usually 4.27\), [\d,]+ nats", text)
 

@@ -35,6 +35,16 @@ def test_what_the_flow_does_it_undoes():
         assert (error / (1 + z.abs())).max() < 1e-4
 
 
+def test_draws_that_lie_far_outside_of_all_latents_are_strays():
+    flow = trained_flow(6)
+    z = flow.sample(5000)
+    assert flow.strays(z) < 0.01
+    assert flow.strays(z * 1e-3) > 0.99
+    with torch.no_grad():
+        flow.maps[0, 0] = torch.nan
+    assert flow.strays(z) == 1
+
+
 def test_what_the_flow_does_it_undoes_under_autocast():
     flow, z = trained_flow(6), torch.randn(50, 6)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

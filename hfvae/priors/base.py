@@ -82,6 +82,13 @@ class Prior(nn.Module, ABC):
         """
         return self
 
+    def strays(self, z: Tensor) -> float:
+        """What share of its draws lie far outside of latents z (N, ...), where there is no image.
+
+        Where a density costs little of −log p(z), and yet draws what is broken.
+        """
+        return 0.0
+
     def in_base(self, posterior: Any) -> Any:
         """What q(z|x) becomes under `to_base`."""
         return posterior

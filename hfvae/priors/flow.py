@@ -12,6 +12,7 @@ from .normal import StandardNormal
 
 UNKNOWN = 8  # times as far out as draws of N(0, I): held-out avatars lie within two
 DRAWS = 16  # of a posterior, to tell what the flow makes of it
+TRIED, OUTSIDE = 1000, 1.5  # draws, and times as far out as the farthest latent
 
 
 class Linear(nn.Linear):
@@ -142,6 +143,12 @@ class Flow(Prior):
     def around(self, z: Tensor) -> Prior:
         length = self.to_base(z).norm(dim=1).max()
         return self if length <= UNKNOWN * self.dim**0.5 else Around(self.dim)
+
+    @torch.no_grad()
+    def strays(self, z: Tensor) -> float:
+        u = F.noise((TRIED, self.dim), z, torch.Generator().manual_seed(0))
+        inside = self.from_base(u).norm(dim=1) <= OUTSIDE * z.norm(dim=1).max()  # NaN is not
+        return 1 - inside.float().mean().item()
 
     @torch.no_grad()
     def turn(self, z: Tensor, factors: Tensor) -> None:

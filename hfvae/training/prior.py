@@ -18,7 +18,8 @@ from .progress import StopOnInterrupt
 ENOUGH_LATENTS = 20_000  # for a prior that is fitted
 MOST_NUMBERS = 2**27  # in the latents that a prior is trained on: a GB, of means and variances
 ASIDE = 256  # images at most by whose latents it is judged meanwhile
-BEST = "best"  # two numbers of the best prior, beside its tensors
+STRAYS = 0.01  # of a prior's draws, which it may have
+BEST = "best"  # three numbers of the best prior, beside its tensors
 
 
 class PriorStage(Stage):
@@ -34,8 +35,10 @@ class PriorStage(Stage):
     def __init__(self, run: Run, prior: str) -> None:
         super().__init__(run)
         self.prior, self.kind = prior, prior_class(prior)
-        # By latents that are left aside: its nats, how far training was, and what it was then.
-        self.least, self.reached, self.best = math.inf, 0.0, dict[str, Tensor]()
+        # By latents that are left aside: too many strays and its nats, how far training was, and
+        # what it was then.
+        self.least, self.reached = (math.inf, math.inf), 0.0
+        self.best = dict[str, Tensor]()
 
     def learn(self, stop: StopOnInterrupt) -> None:
         """Train the prior, or fit it, or leave it as it came with the model."""
@@ -89,16 +92,18 @@ class PriorStage(Stage):
         module.eval()
         size = self.run.batch_sizes[self.name]
         nll = torch.cat([module.nll(some) for some in events.split(size)]).mean().item()
+        found = max(0.0, module.strays(events) - STRAYS), nll
         module.train()
-        if nll < self.least:
-            self.least, self.reached = nll, self.budget.progress
+        if found < self.least and math.isfinite(nll):
+            self.least, self.reached = found, self.budget.progress
             self.best = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
-        return self.best | {BEST: torch.tensor([self.least, self.reached], dtype=torch.float64)}
+        return self.best | {BEST: torch.tensor([*self.least, self.reached], dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.least, self.reached = state.pop(BEST).tolist()
+        strays, nll, self.reached = state.pop(BEST).tolist()
+        self.least = strays, nll
         self.best = {name: tensor.to(self.run.device) for name, tensor in state.items()}
 
     def finish(self, trained: Any) -> None:
@@ -106,7 +111,7 @@ class PriorStage(Stage):
         if self.reached < self.budget.progress:
             self.run.say(
                 f"the prior is that of {self.reached:.0%} of its training: later ones gave less "
-                "probability to latents that were left aside"
+                "probability to latents that were left aside, or drew from where there are none"
             )
         self.run.model.prior = trained
 
