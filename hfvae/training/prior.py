@@ -92,7 +92,9 @@ class PriorStage(Stage):
         module.eval()
         size = self.run.batch_sizes[self.name]
         nll = torch.cat([module.nll(some) for some in events.split(size)]).mean().item()
-        found = max(0.0, module.strays(events) - STRAYS), nll
+        # Few latents are aside of a small set, and do not tell how far out latents lie.
+        others = run.model.bottleneck.drawn(self.kept[:ASIDE].to(run.device), noise)
+        found = max(0.0, module.strays(torch.cat([events, others])) - STRAYS), nll
         module.train()
         if found < self.least and math.isfinite(nll):
             self.least, self.reached = found, self.budget.progress
